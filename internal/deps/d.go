@@ -1,0 +1,28 @@
+package deps
+
+import (
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/osrg/gobgp/v4/api"
+	_ "github.com/osrg/gobgp/v4/pkg/apiutil"
+	_ "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	_ "github.com/osrg/gobgp/v4/pkg/server"
+	_ "github.com/spf13/cobra"
+	_ "github.com/vishvananda/netlink"
+	_ "github.com/vishvananda/netns"
+	_ "go4.org/netipx"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	_ "k8s.io/apiserver/pkg/server/healthz"
+	_ "k8s.io/client-go/dynamic/dynamicinformer"
+	_ "k8s.io/client-go/kubernetes"
+	_ "k8s.io/client-go/tools/clientcmd"
+	_ "k8s.io/cloud-provider/app"
+	_ "k8s.io/cloud-provider/controllers/service"
+	_ "k8s.io/component-base/cli"
+	_ "k8s.io/component-base/metrics/legacyregistry"
+	_ "k8s.io/component-helpers/node/util"
+	_ "k8s.io/controller-manager/app"
+	_ "k8s.io/utils/ptr"
+	_ "sigs.k8s.io/yaml"
+)

@@ -1,0 +1,254 @@
+package announce
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"go4.org/netipx"
+)
+
+// Sizes of an encoded program, in bytes. All annotations of an object together
+// may have 256 KiB.
+const (
+	// CompressAbove is the length of plain JSON above which it is compressed.
+	CompressAbove = 16 << 10
+	// MaxEncoded is the largest value that Encode writes and Decode reads.
+	MaxEncoded = 200 << 10
+	// maxPlain bounds what a compressed value may expand to, for annotations
+	// come from the API and may be malformed or hostile.
+	maxPlain = 16 << 20
+)
+
+// ErrTooLarge means that a program does not fit into MaxEncoded.
+var ErrTooLarge = errors.New("announcements exceed the size of a node annotation")
+
+// UnknownVersionError means that a value is of a format version that this
+// program does not read. The speaker keeps its state and reports it.
+type UnknownVersionError struct{ Version int }
+
+func (e UnknownVersionError) Error() string {
+	return fmt.Sprintf("announcements of format version %d; this program reads version %d", e.Version, FormatVersion)
+}
+
+// Encode writes a normalized program as canonical JSON, compressed above
+// CompressAbove. It fails with ErrTooLarge above MaxEncoded.
+func Encode(p Program) (string, error) {
+	plain, err := json.Marshal(p)
+	if err != nil {
+		return "", fmt.Errorf("encoding announcements: %w", err)
+	}
+	if len(plain) <= CompressAbove {
+		return string(plain), nil
+	}
+	// What does not fit plain text of maxPlain is refused by Decode.
+	if len(plain) > maxPlain {
+		return "", ErrTooLarge
+	}
+	var packed bytes.Buffer
+	text := base64.NewEncoder(base64.StdEncoding, &packed)
+	zip := gzip.NewWriter(text)
+	if _, err := zip.Write(plain); err != nil {
+		return "", fmt.Errorf("compressing announcements: %w", err)
+	}
+	if err := errors.Join(zip.Close(), text.Close()); err != nil {
+		return "", fmt.Errorf("compressing announcements: %w", err)
+	}
+	if packed.Len() > MaxEncoded {
+		return "", ErrTooLarge
+	}
+	return packed.String(), nil
+}
+
+// Decode reads what Encode wrote. It refuses, with an error, values that are
+// oversized, malformed, not canonical or of another version
+// (UnknownVersionError); it never returns a part of a program.
+func Decode(value string) (Program, error) {
+	if len(value) > MaxEncoded {
+		return Program{}, ErrTooLarge
+	}
+	plain := []byte(value)
+	if !strings.HasPrefix(value, "{") {
+		var err error
+		if plain, err = decompress(value); err != nil {
+			return Program{}, fmt.Errorf("decoding announcements: %w", err)
+		}
+	}
+	// The version first: a later format may have fields unknown here.
+	var format struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(plain, &format); err != nil {
+		return Program{}, fmt.Errorf("decoding announcements: %w", err)
+	}
+	if format.Version != FormatVersion {
+		return Program{}, UnknownVersionError{Version: format.Version}
+	}
+	var p Program
+	strict := json.NewDecoder(bytes.NewReader(plain))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(&p); err != nil {
+		return Program{}, fmt.Errorf("decoding announcements: %w", err)
+	}
+	if strict.More() {
+		return Program{}, errors.New("decoding announcements: data after the program")
+	}
+	if err := p.validate(); err != nil {
+		return Program{}, fmt.Errorf("decoding announcements: %w", err)
+	}
+	return p, nil
+}
+
+func decompress(value string) ([]byte, error) {
+	zip, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(value)))
+	if err != nil {
+		return nil, err
+	}
+	plain, err := io.ReadAll(io.LimitReader(zip, maxPlain+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(plain) > maxPlain {
+		return nil, ErrTooLarge
+	}
+	return plain, nil
+}
+
+// validate checks what the types alone do not: references between the parts,
+// and the hash, which also catches text that was edited by hand.
+func (p *Program) validate() error {
+	peers := make(map[string]bool, len(p.Peers))
+	for _, peer := range p.Peers {
+		switch {
+		case peer.Name == "" || peers[peer.Name]:
+			return fmt.Errorf("peer %q: empty or repeated name", peer.Name)
+		case !plainAddr(peer.Address):
+			return fmt.Errorf("peer %q: address %v", peer.Name, peer.Address)
+		case peer.Source.IsValid() && (!plainAddr(peer.Source) || peer.Source.Is4() != peer.Address.Is4()):
+			return fmt.Errorf("peer %q: source address %v", peer.Name, peer.Source)
+		case peer.LocalASN == 0 || peer.PeerASN == 0 || peer.Port == 0:
+			return fmt.Errorf("peer %q: an AS number or the port is 0", peer.Name)
+		}
+		peers[peer.Name] = true
+	}
+	if len(p.Peers) > 0 && !p.RouterID.Is4() {
+		return fmt.Errorf("router ID %v is not an IPv4 address", p.RouterID)
+	}
+	for i, g := range p.Groups {
+		if len(g.Addresses) == 0 {
+			return fmt.Errorf("group %d has no addresses", i)
+		}
+		if g.BGP == nil {
+			continue
+		}
+		for _, name := range g.BGP.Peers {
+			if !peers[name] {
+				return fmt.Errorf("group %d: no peer %q", i, name)
+			}
+		}
+	}
+	canonical := *p
+	canonical.Groups = append([]Group(nil), p.Groups...)
+	canonical.Peers = append([]Peer(nil), p.Peers...)
+	canonical.Normalize()
+	if canonical.Hash != p.Hash {
+		return fmt.Errorf("hash %q does not match the content (%q)", p.Hash, canonical.Hash)
+	}
+	return nil
+}
+
+func plainAddr(a netip.Addr) bool {
+	return a.IsValid() && a.Zone() == "" && !a.Is4In6()
+}
+
+// EncodeFitting encodes the program, leaving out addresses where all of them
+// do not fit into MaxEncoded; it returns the ranges it left out. Addresses for
+// which keep is true are the last to go, so that a new address never displaces
+// one that is announced already.
+func EncodeFitting(p Program, keep func(netip.Addr) bool) (value string, fitted Program, left []Range, err error) {
+	value, err = Encode(p)
+	if !errors.Is(err, ErrTooLarge) {
+		return value, p, nil, err
+	}
+	entries := entriesOf(p, keep)
+	// The largest number of entries that fits, by bisection: encoded size grows
+	// with the number of entries.
+	fits, fails := 0, len(entries)
+	fitted = withEntries(p, nil)
+	if value, err = Encode(fitted); err != nil {
+		return "", Program{}, nil, err
+	}
+	for fails-fits > 1 {
+		middle := (fits + fails) / 2
+		candidate := withEntries(p, entries[:middle])
+		text, err := Encode(candidate)
+		switch {
+		case errors.Is(err, ErrTooLarge):
+			fails = middle
+		case err != nil:
+			return "", Program{}, nil, err
+		default:
+			fits, value, fitted = middle, text, candidate
+		}
+	}
+	for _, e := range entries[fits:] {
+		left = append(left, e.addresses)
+	}
+	return value, fitted, left, nil
+}
+
+// entry is one range of one group: the unit that is left out.
+type entry struct {
+	group     int
+	addresses Range
+}
+
+func entriesOf(p Program, keep func(netip.Addr) bool) []entry {
+	var kept, others []entry
+	for i, g := range p.Groups {
+		for _, r := range g.Addresses {
+			// A range is split where it holds both kinds.
+			for addr := r.From(); ; {
+				end := addr
+				for end != r.To() && keep(end.Next()) == keep(addr) {
+					end = end.Next()
+				}
+				e := entry{group: i, addresses: Range(netipx.IPRangeFrom(addr, end))}
+				if keep(addr) {
+					kept = append(kept, e)
+				} else {
+					others = append(others, e)
+				}
+				if end == r.To() {
+					break
+				}
+				addr = end.Next()
+			}
+		}
+	}
+	return append(kept, others...)
+}
+
+func withEntries(p Program, entries []entry) Program {
+	ranges := make([][]Range, len(p.Groups))
+	for _, e := range entries {
+		ranges[e.group] = append(ranges[e.group], e.addresses)
+	}
+	groups := p.Groups
+	p.Groups = nil
+	for i, g := range groups {
+		if len(ranges[i]) > 0 {
+			g.Addresses = ranges[i]
+			p.Groups = append(p.Groups, g)
+		}
+	}
+	p.Peers = append([]Peer(nil), p.Peers...)
+	p.Normalize()
+	return p
+}

@@ -1,0 +1,223 @@
+package announce
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go4.org/netipx"
+)
+
+// FormatVersion is the version of Program that this package writes. A change
+// that an older speaker would misread needs a new version.
+const FormatVersion = 1
+
+// Program is everything that one node's speaker has to know, but passwords. An
+// empty program means: announce nothing.
+type Program struct {
+	// Version of the format; see FormatVersion.
+	Version int `json:"version"`
+	// Epoch orders the programs of a node. It is the time of the plan in
+	// milliseconds since 1970, raised where needed to exceed the epoch before.
+	Epoch int64 `json:"epoch"`
+	// Hash identifies the content: all of the program but Epoch and Hash.
+	Hash string `json:"hash"`
+	// Cluster is the UID of the namespace kube-system. A speaker never obeys
+	// the stored program of another cluster.
+	Cluster string `json:"cluster,omitempty"`
+	// RouterID is the node's BGP identifier (RFC 6286), an IPv4 address.
+	RouterID netip.Addr `json:"routerID,omitzero"`
+	// Peers are the BGP sessions of the node, by name.
+	Peers []Peer `json:"peers,omitempty"`
+	// Groups are the addresses of the node, those that are announced alike
+	// together.
+	Groups []Group `json:"groups,omitempty"`
+}
+
+// Peer is a BGP session, resolved for the node.
+type Peer struct {
+	// Name of the BGPPeer.
+	Name string `json:"name"`
+	// LocalASN and PeerASN are the two AS numbers; equal ones make iBGP.
+	LocalASN uint32 `json:"localASN"`
+	PeerASN  uint32 `json:"peerASN"`
+	// Address and Port of the router.
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port"`
+	// Source is the local address of the session; the zero Addr leaves the
+	// choice to the kernel.
+	Source netip.Addr `json:"source,omitzero"`
+	// Password is where the speaker finds the TCP MD5 password (RFC 2385).
+	Password *SecretKey `json:"password,omitempty"`
+	// HoldTime and ConnectRetry are BGP timers (RFC 4271 section 10).
+	HoldTime     Duration `json:"holdTime"`
+	ConnectRetry Duration `json:"connectRetry"`
+	// Passive waits for the router to connect.
+	Passive bool `json:"passive,omitempty"`
+	// Multihop is the TTL to an eBGP router that is not directly connected; 0
+	// means directly connected.
+	Multihop uint8 `json:"multihop,omitempty"`
+	// TTLSecurity is the Generalized TTL Security Mechanism (RFC 5082).
+	TTLSecurity bool `json:"ttlSecurity,omitempty"`
+	// RestartTime is that of Graceful Restart (RFC 4724); 0 turns it off.
+	RestartTime Duration `json:"restartTime,omitempty"`
+	// IPv4 and IPv6 are the address families of the session.
+	IPv4 bool `json:"ipv4,omitempty"`
+	IPv6 bool `json:"ipv6,omitempty"`
+}
+
+// SecretKey names a key of a Secret in the system namespace.
+type SecretKey struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+}
+
+// Group is a set of addresses that are announced alike.
+type Group struct {
+	// Pool that the addresses come from.
+	Pool string `json:"pool"`
+	// BGP says to whom and with which attributes the addresses are announced.
+	BGP *BGP `json:"bgp,omitempty"`
+	// HealthCheckNodePort is that of the Service under externalTrafficPolicy
+	// Local: 200 on it means that the node has ready endpoints.
+	HealthCheckNodePort uint16 `json:"healthCheckNodePort,omitempty"`
+	// Addresses are disjoint, ascending ranges.
+	Addresses []Range `json:"addresses"`
+}
+
+// BGP is how a group's addresses are announced by BGP, with this node as the
+// next hop.
+type BGP struct {
+	// Peers are names in Program.Peers.
+	Peers []string `json:"peers"`
+	// AggregationLength is the prefix length that addresses are folded into;
+	// 0 means the full length.
+	AggregationLength uint8 `json:"aggregationLength,omitempty"`
+	// LocalPref is the LOCAL_PREF towards iBGP peers.
+	LocalPref uint32 `json:"localPref"`
+	// Communities (RFC 1997) and LargeCommunities (RFC 8092).
+	Communities      []uint32         `json:"communities,omitempty"`
+	LargeCommunities []LargeCommunity `json:"largeCommunities,omitempty"`
+}
+
+// LargeCommunity is a large community: global administrator and two local data
+// parts (RFC 8092 section 3).
+type LargeCommunity [3]uint32
+
+// Normalize brings the program into its canonical form: peers by name, groups
+// that are announced alike merged, neighbouring addresses joined into ranges,
+// everything sorted, and the hash set. Programs of the same meaning become
+// deeply equal but for their epochs.
+func (p *Program) Normalize() {
+	p.Version = FormatVersion
+	slices.SortFunc(p.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+
+	type merged struct {
+		group Group
+		set   netipx.IPSetBuilder
+	}
+	byKey := make(map[string]*merged)
+	for _, g := range p.Groups {
+		if g.BGP != nil {
+			g.BGP = g.BGP.normalized()
+		}
+		key := g.attributes()
+		m := byKey[key]
+		if m == nil {
+			m = &merged{group: g}
+			byKey[key] = m
+		}
+		for _, r := range g.Addresses {
+			m.set.AddRange(netipx.IPRange(r))
+		}
+	}
+	p.Groups = make([]Group, 0, len(byKey))
+	for _, m := range byKey {
+		set, err := m.set.IPSet()
+		if err != nil || len(set.Ranges()) == 0 {
+			continue // only invalid ranges get here; there is nothing to announce
+		}
+		m.group.Addresses = nil
+		for _, r := range set.Ranges() {
+			m.group.Addresses = append(m.group.Addresses, Range(r))
+		}
+		p.Groups = append(p.Groups, m.group)
+	}
+	slices.SortFunc(p.Groups, func(a, b Group) int {
+		return cmp.Or(a.Addresses[0].From().Compare(b.Addresses[0].From()), cmp.Compare(a.attributes(), b.attributes()))
+	})
+	if len(p.Peers) == 0 {
+		p.Peers = nil
+	}
+	if len(p.Groups) == 0 {
+		p.Groups = nil
+	}
+	p.Hash = p.contentHash()
+}
+
+// attributes is the text of everything but the addresses: groups with equal
+// attributes are one group.
+func (g Group) attributes() string {
+	g.Addresses = nil
+	text, _ := json.Marshal(g) // plain values always marshal
+	return string(text)
+}
+
+func (b BGP) normalized() *BGP {
+	b.Peers = sortedSet(b.Peers, cmp.Compare[string])
+	b.Communities = sortedSet(b.Communities, cmp.Compare[uint32])
+	b.LargeCommunities = sortedSet(b.LargeCommunities, func(x, y LargeCommunity) int {
+		return slices.Compare(x[:], y[:])
+	})
+	return &b
+}
+
+func sortedSet[T comparable](values []T, compare func(a, b T) int) []T {
+	if len(values) == 0 {
+		return nil
+	}
+	out := slices.Clone(values)
+	slices.SortFunc(out, compare)
+	return slices.Compact(out)
+}
+
+func (p Program) contentHash() string {
+	p.Epoch, p.Hash = 0, ""
+	text, _ := json.Marshal(p) // plain values always marshal
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// NextEpoch is the epoch of a program that follows one of epoch previous (0 if
+// there was none): monotone even when the clock steps back.
+func NextEpoch(now time.Time, previous int64) int64 {
+	return max(now.UnixMilli(), previous+1)
+}
+
+// Contains reports whether the program announces the address.
+func (p *Program) Contains(addr netip.Addr) bool {
+	for _, g := range p.Groups {
+		if g.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// Contains reports whether the address is one of the group's.
+func (g *Group) Contains(addr netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(g.Addresses, addr, func(r Range, a netip.Addr) int {
+		switch {
+		case r.To().Less(a):
+			return -1
+		case a.Less(r.From()):
+			return 1
+		}
+		return 0
+	})
+	return found
+}

@@ -1,0 +1,78 @@
+package announce
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+)
+
+// Report is what a node's speaker tells the planner and people about itself.
+type Report struct {
+	// Version of the speaker program.
+	Version string `json:"version"`
+	// Formats are the versions of Program that the speaker reads.
+	Formats []int `json:"formats"`
+	// Epoch and Hash are of the program that the speaker carries out.
+	Epoch int64  `json:"epoch,omitempty"`
+	Hash  string `json:"hash,omitempty"`
+	// Error says why the newest program is not carried out, or not wholly.
+	Error string `json:"error,omitempty"`
+	// Interfaces that could announce, by name.
+	Interfaces []Interface `json:"interfaces,omitempty"`
+	// Sessions are the BGP sessions, by peer.
+	Sessions []Session `json:"sessions,omitempty"`
+}
+
+// Interface is a network interface of the node that could announce.
+type Interface struct {
+	Name     string         `json:"name"`
+	MAC      string         `json:"mac,omitempty"`
+	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
+}
+
+// Session is the state of a BGP session.
+type Session struct {
+	// Peer is the name of the BGPPeer.
+	Peer string `json:"peer"`
+	// State is that of the BGP state machine (RFC 4271 section 8.2.2), in lower
+	// case: idle, connect, active, opensent, openconfirm, established.
+	State string `json:"state"`
+	// Error is why the session is not as it should be: the last NOTIFICATION,
+	// a missing Secret, a prefix limit.
+	Error string `json:"error,omitempty"`
+}
+
+// Established reports whether the session is established.
+func (s Session) Established() bool { return s.State == StateEstablished }
+
+// StateEstablished is the State of an established session.
+const StateEstablished = "established"
+
+// maxReport bounds a report, which other writers of the Node share the
+// annotations' 256 KiB with.
+const maxReport = 32 << 10
+
+// EncodeReport writes a report as JSON.
+func EncodeReport(r Report) (string, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("encoding the speaker report: %w", err)
+	}
+	if len(text) > maxReport {
+		return "", fmt.Errorf("encoding the speaker report: %d bytes exceed %d", len(text), maxReport)
+	}
+	return string(text), nil
+}
+
+// DecodeReport reads a report. Unknown fields are ignored: a newer speaker may
+// tell more.
+func DecodeReport(value string) (Report, error) {
+	if len(value) > maxReport {
+		return Report{}, fmt.Errorf("decoding the speaker report: %d bytes exceed %d", len(value), maxReport)
+	}
+	var r Report
+	if err := json.Unmarshal([]byte(value), &r); err != nil {
+		return Report{}, fmt.Errorf("decoding the speaker report: %w", err)
+	}
+	return r, nil
+}
