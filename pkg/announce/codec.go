@@ -67,7 +67,7 @@ func Encode(p Program) (string, error) {
 }
 
 // Decode reads what Encode wrote. It refuses, with an error, values that are
-// oversized, malformed, not canonical or of another version
+// oversized, malformed or of another version
 // (UnknownVersionError); it never returns a part of a program.
 func Decode(value string) (Program, error) {
 	if len(value) > MaxEncoded {
@@ -121,7 +121,8 @@ func decompress(value string) ([]byte, error) {
 }
 
 // validate checks what the types alone do not: references between the parts,
-// and the hash, which also catches text that was edited by hand.
+// and the hash, which also catches text that was edited by hand. It leaves the
+// program in its canonical form.
 func (p *Program) validate() error {
 	peers := make(map[string]bool, len(p.Peers))
 	for _, peer := range p.Peers {
@@ -153,12 +154,10 @@ func (p *Program) validate() error {
 			}
 		}
 	}
-	canonical := *p
-	canonical.Groups = append([]Group(nil), p.Groups...)
-	canonical.Peers = append([]Peer(nil), p.Peers...)
-	canonical.Normalize()
-	if canonical.Hash != p.Hash {
-		return fmt.Errorf("hash %q does not match the content (%q)", p.Hash, canonical.Hash)
+	told := p.Hash
+	p.Normalize()
+	if p.Hash != told {
+		return fmt.Errorf("hash %q does not match the content (%q)", told, p.Hash)
 	}
 	return nil
 }

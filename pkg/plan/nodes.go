@@ -1,0 +1,176 @@
+package plan
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+)
+
+// node is a Node with a speaker, judged as far as no pool or Service matters.
+type node struct {
+	object   *corev1.Node
+	previous announce.Program
+	report   announce.Report
+	speaker  speaker
+	// verdict is empty unless the node may announce nothing.
+	verdict Verdict
+	// peers of the node by name, and problems in resolving them.
+	peers map[string]announce.Peer
+	// routerID for its sessions.
+	routerID routerID
+}
+
+// speaker says whether a node's speaker runs.
+type speaker int
+
+const (
+	speakerNone  speaker = iota // there is and was none
+	speakerAway                 // there was one: the node has a program or a report
+	speakerAlive                // it is running
+)
+
+// judgeNodes returns the nodes that have or had a speaker, by name.
+func judgeNodes(s *State) []*node {
+	alive := aliveSpeakers(s)
+	var nodes []*node
+	for _, object := range s.Nodes {
+		n := &node{object: object, previous: s.Previous[object.Name]}
+		_, hasProgram := s.Previous[object.Name]
+		text, hasReport := object.Annotations[v1alpha1.NodeSpeaker]
+		// A report that cannot be read is that of a speaker all the same.
+		n.report, _ = announce.DecodeReport(text)
+		switch {
+		case alive[object.Name]:
+			n.speaker = speakerAlive
+		case hasProgram || hasReport:
+			n.speaker = speakerAway
+		}
+		if n.speaker == speakerNone {
+			continue
+		}
+		n.verdict = judgeNode(object)
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, func(a, b *node) int { return cmp.Compare(a.object.Name, b.object.Name) })
+	forgiveMassFailure(nodes)
+	return nodes
+}
+
+// aliveSpeakers are the names of the nodes whose speaker runs.
+func aliveSpeakers(s *State) map[string]bool {
+	alive := make(map[string]bool)
+	for _, pod := range s.SpeakerPods {
+		if pod.DeletionTimestamp == nil && podReady(pod) {
+			alive[pod.Spec.NodeName] = true
+		}
+	}
+	if len(s.SpeakerPods) > 0 {
+		return alive
+	}
+	for _, n := range s.Nodes {
+		if n.Annotations[v1alpha1.NodeSpeaker] != "" {
+			alive[n.Name] = true
+		}
+	}
+	return alive
+}
+
+func podReady(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// judgeNode is the verdict on the Node object alone; empty means that it may
+// announce. Cordoned nodes may: a bare cordon changes nothing while things run.
+func judgeNode(n *corev1.Node) Verdict {
+	switch {
+	case n.DeletionTimestamp != nil:
+		return Deleting
+	case labelTrue(n.Labels, corev1.LabelNodeExcludeBalancers):
+		return Excluded
+	case n.Annotations[v1alpha1.NodeDrain] == "true":
+		return Draining
+	case !nodeReady(n):
+		return NotReady
+	}
+	return ""
+}
+
+// labelTrue follows the service controller: the label counts unless its value
+// is a false boolean.
+func labelTrue(set map[string]string, key string) bool {
+	value, ok := set[key]
+	if !ok {
+		return false
+	}
+	b, err := strconv.ParseBool(value)
+	return err != nil || b
+}
+
+func nodeReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// forgiveMassFailure ignores readiness when more than a third of the nodes
+// that could announce are not ready: then the control plane's view is more
+// likely to be wrong than the nodes are.
+func forgiveMassFailure(nodes []*node) {
+	eligible, notReady := 0, 0
+	for _, n := range nodes {
+		switch n.verdict {
+		case "":
+			eligible++
+		case NotReady:
+			eligible++
+			notReady++
+		}
+	}
+	if notReady*3 <= eligible {
+		return
+	}
+	for _, n := range nodes {
+		if n.verdict == NotReady {
+			n.verdict = ""
+		}
+	}
+}
+
+// selects reports whether the selector matches; nil selects everything. The
+// API server validates selectors; one that is malformed all the same selects
+// nothing.
+func selects(selector *metav1.LabelSelector, set map[string]string) bool {
+	if selector == nil {
+		return true
+	}
+	if len(selector.MatchExpressions) == 0 {
+		for k, v := range selector.MatchLabels {
+			if have, ok := set[k]; !ok || have != v {
+				return false
+			}
+		}
+		return true
+	}
+	compiled, err := metav1.LabelSelectorAsSelector(selector)
+	return err == nil && compiled.Matches(labels.Set(set))
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}

@@ -1,0 +1,289 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/utils/ptr"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+)
+
+// Defaults of an AddressPool, as in its CRD.
+const (
+	defaultMaxNextHops = 16
+	defaultLocalPref   = 100
+)
+
+// pool is an AddressPool, with the verdicts on the nodes as far as no single
+// address matters. An address outside every pool has a pool of its own, made
+// of what its speakers were told before.
+type pool struct {
+	name           string
+	object         *v1alpha1.AddressPool // nil where the pool is gone
+	advertisements []advertisement
+	maxNextHops    int // 0 means no limit
+	withEndpoints  bool
+	families       map[bool]*family // by "is IPv4"
+}
+
+// advertisement is a BGPAdvertisement with its texts parsed.
+type advertisement struct {
+	bgp      announce.BGP // without Peers and AggregationLength
+	peers    []string     // nil means all of the node's
+	lengthV4 uint8        // 0 means full length
+	lengthV6 uint8
+}
+
+// family is the standing of the nodes in a pool, for one address family.
+type family struct {
+	verdicts []NodeVerdict // parallel to the nodes; Announces means eligible
+	eligible int
+	away     bool // some node's speaker is away
+}
+
+// newPool resolves an AddressPool. Problems are the owner's to read; the pool
+// works as far as it can.
+func newPool(object *v1alpha1.AddressPool, peers map[string]bool) (*pool, []Problem) {
+	spec := &object.Spec
+	p := &pool{
+		name:          object.Name,
+		object:        object,
+		maxNextHops:   int(ptr.Deref(spec.MaxNextHops, defaultMaxNextHops)),
+		withEndpoints: spec.NextHops == v1alpha1.NextHopsWithEndpoints,
+		families:      make(map[bool]*family),
+	}
+	problems := unsupportedInPool(spec)
+	if len(spec.Protocols) > 0 && !slices.Contains(spec.Protocols, v1alpha1.ProtocolBGP) {
+		return p, problems
+	}
+	advertisements := []v1alpha1.BGPAdvertisement{{}}
+	if spec.BGP != nil && len(spec.BGP.Advertisements) > 0 {
+		advertisements = spec.BGP.Advertisements
+	}
+	var unknown []string
+	for i := range advertisements {
+		a, err := newAdvertisement(&advertisements[i])
+		if err != nil {
+			problems = append(problems, Problem{"Malformed", fmt.Sprintf("spec.bgp.advertisements[%d] is not used: %v", i, err)})
+			continue
+		}
+		for _, name := range a.peers {
+			if !peers[name] {
+				unknown = append(unknown, name)
+			}
+		}
+		p.advertisements = append(p.advertisements, a)
+	}
+	if len(unknown) > 0 {
+		problems = append(problems, Problem{"UnknownPeer",
+			fmt.Sprintf("spec.bgp.advertisements name BGPPeers that do not exist: %s; create them or correct the names", strings.Join(unknown, ", "))})
+	}
+	return p, problems
+}
+
+func newAdvertisement(spec *v1alpha1.BGPAdvertisement) (advertisement, error) {
+	a := advertisement{
+		bgp:      announce.BGP{LocalPref: uint32(ptr.Deref(spec.LocalPref, defaultLocalPref))},
+		lengthV4: uint8(ptr.Deref(spec.AggregationLength, 0)) % 32, // 32 is the full length
+		lengthV6: uint8(ptr.Deref(spec.AggregationLengthV6, 0)) % 128,
+	}
+	if len(spec.Peers) > 0 {
+		a.peers = spec.Peers
+	}
+	for _, text := range spec.Communities {
+		c, err := parseCommunity(text)
+		if err != nil {
+			return advertisement{}, err
+		}
+		a.bgp.Communities = append(a.bgp.Communities, c)
+	}
+	for _, text := range spec.LargeCommunities {
+		c, err := parseLargeCommunity(text)
+		if err != nil {
+			return advertisement{}, err
+		}
+		a.bgp.LargeCommunities = append(a.bgp.LargeCommunities, c)
+	}
+	return a, nil
+}
+
+// wellKnown communities: RFC 1997, RFC 3765, RFC 7999 and RFC 8326.
+var wellKnown = map[string]uint32{
+	"graceful-shutdown":   0xFFFF0000,
+	"blackhole":           0xFFFF029A,
+	"no-export":           0xFFFFFF01,
+	"no-advertise":        0xFFFFFF02,
+	"local-as":            0xFFFFFF03,
+	"no-export-subconfed": 0xFFFFFF03,
+	"no-peer":             0xFFFFFF04,
+}
+
+func parseCommunity(text string) (uint32, error) {
+	if c, ok := wellKnown[text]; ok {
+		return c, nil
+	}
+	parts, err := parseNumbers(text, 2, 16)
+	if err != nil {
+		return 0, fmt.Errorf("community %q: write ASN:VALUE, both up to 65535, or a well-known name such as no-export", text)
+	}
+	return parts[0]<<16 | parts[1], nil
+}
+
+func parseLargeCommunity(text string) (announce.LargeCommunity, error) {
+	parts, err := parseNumbers(text, 3, 32)
+	if err != nil {
+		return announce.LargeCommunity{}, fmt.Errorf("large community %q: write ASN:VALUE:VALUE, each up to 4294967295", text)
+	}
+	return announce.LargeCommunity(parts), nil
+}
+
+func parseNumbers(text string, count, bits int) ([]uint32, error) {
+	fields := strings.Split(text, ":")
+	if len(fields) != count {
+		return nil, fmt.Errorf("%d numbers", len(fields))
+	}
+	numbers := make([]uint32, count)
+	for i, field := range fields {
+		n, err := strconv.ParseUint(field, 10, bits)
+		if err != nil {
+			return nil, err
+		}
+		numbers[i] = uint32(n)
+	}
+	return numbers, nil
+}
+
+// family returns the standing of the nodes for addresses of the family.
+func (p *pool) family(is4 bool, nodes []*node) *family {
+	if f := p.families[is4]; f != nil {
+		return f
+	}
+	f := &family{verdicts: make([]NodeVerdict, len(nodes))}
+	for i, n := range nodes {
+		v := p.judge(n, is4)
+		f.verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: v}
+		switch v {
+		case Announces:
+			f.eligible++
+		case SpeakerAway:
+			f.away = true
+		}
+	}
+	p.families[is4] = f
+	return f
+}
+
+func (p *pool) judge(n *node, is4 bool) Verdict {
+	switch {
+	case p.object != nil && !selects(p.object.Spec.NodeSelector, n.object.Labels):
+		return NotSelected
+	case n.verdict != "":
+		return n.verdict
+	case !p.reaches(n, is4):
+		return NoPeer
+	case n.speaker == speakerAway:
+		return SpeakerAway
+	}
+	return Announces
+}
+
+// reaches reports whether some advertisement has a peer on the node.
+func (p *pool) reaches(n *node, is4 bool) bool {
+	for i := range p.advertisements {
+		if len(p.advertisements[i].peersOn(n, is4)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// peersOn are the names of the node's peers that the advertisement goes to.
+func (a *advertisement) peersOn(n *node, is4 bool) []string {
+	var names []string
+	for _, name := range sortedKeys(n.peers) {
+		peer := n.peers[name]
+		if (is4 && !peer.IPv4) || (!is4 && !peer.IPv6) {
+			continue
+		}
+		if a.peers == nil || slices.Contains(a.peers, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// groups are the groups of a node's program for addresses of the pool.
+func (p *pool) groups(n *node, is4, foldable bool, healthCheckNodePort uint16, addresses []announce.Range) []announce.Group {
+	var groups []announce.Group
+	for i := range p.advertisements {
+		a := &p.advertisements[i]
+		peers := a.peersOn(n, is4)
+		if len(peers) == 0 {
+			continue
+		}
+		bgp := a.bgp
+		bgp.Peers = peers
+		if foldable {
+			bgp.AggregationLength = a.lengthV6
+			if is4 {
+				bgp.AggregationLength = a.lengthV4
+			}
+		}
+		groups = append(groups, announce.Group{
+			Pool:                p.name,
+			BGP:                 &bgp,
+			HealthCheckNodePort: healthCheckNodePort,
+			Addresses:           addresses,
+		})
+	}
+	return groups
+}
+
+// formerPool is the pool of an address that lies outside every pool, as the
+// speakers know it: the address keeps the attributes it had. It is nil if no
+// speaker knows the address.
+func (c *computation) formerPool(addr netip.Addr) *pool {
+	var former *pool
+	var key []string
+	seen := make(map[string]bool)
+	for _, n := range c.nodes {
+		for i := range n.previous.Groups {
+			g := &n.previous.Groups[i]
+			if g.BGP == nil || !g.Contains(addr) {
+				continue
+			}
+			text, _ := json.Marshal(g.BGP) // plain values always marshal
+			if seen[string(text)] {
+				continue
+			}
+			seen[string(text)] = true
+			if former == nil {
+				former = &pool{name: g.Pool, families: make(map[bool]*family), maxNextHops: defaultMaxNextHops}
+				if p := c.pools[g.Pool]; p != nil {
+					former.object, former.maxNextHops, former.withEndpoints = p.object, p.maxNextHops, p.withEndpoints
+				}
+			}
+			key = append(key, string(text))
+			attributes := *g.BGP
+			attributes.Peers, attributes.AggregationLength = nil, 0
+			former.advertisements = append(former.advertisements, advertisement{bgp: attributes, peers: g.BGP.Peers})
+		}
+	}
+	if former == nil {
+		return nil
+	}
+	// Addresses with the same past share a pool, and so a group.
+	slices.Sort(key)
+	id := former.name + "\n" + strings.Join(key, "\n")
+	if known := c.former[id]; known != nil {
+		return known
+	}
+	c.former[id] = former
+	return former
+}

@@ -1,0 +1,178 @@
+package plan
+
+import (
+	"slices"
+
+	"go4.org/netipx"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+)
+
+// State is all that a plan depends on. Compute changes none of it, and the
+// order of the slices does not matter.
+type State struct {
+	// Cluster is the UID of the namespace kube-system.
+	Cluster string
+
+	Nodes          []*corev1.Node
+	Services       []*corev1.Service
+	EndpointSlices []*discoveryv1.EndpointSlice
+	Pools          []*v1alpha1.AddressPool
+	Peers          []*v1alpha1.BGPPeer
+	// SpeakerPods are the Pods of speakers, those that are not ready included.
+	// Where there is none at all, a Node with a speaker report has a speaker.
+	SpeakerPods []*corev1.Pod
+
+	// Previous holds the programs that the nodes have now, by node name.
+	Previous map[string]announce.Program
+
+	// LoadBalancerClass is the class that is ours; RequireClass leaves Services
+	// without a class to another controller.
+	LoadBalancerClass string
+	RequireClass      bool
+}
+
+// Plan is the outcome of Compute.
+type Plan struct {
+	// Programs by node name, normalized, without an epoch. Nodes that neither
+	// have nor had a speaker have no program.
+	Programs map[string]announce.Program
+	// Services that want a load balancer from us, by namespace and name.
+	Services []Service
+	// Pools and Peers by name.
+	Pools []Pool
+	Peers []Peer
+}
+
+// Service is what the plan says about a Service.
+type Service struct {
+	Namespace, Name string
+	// Addresses in the order of the Service's status; none while it waits.
+	Addresses []Address
+}
+
+// Address is what the plan says about an address of a Service.
+type Address struct {
+	announce.Range
+	// Pool that the address belongs to; empty outside all pools.
+	Pool string
+	// Problem is why the address is not announced by anybody, whatever the
+	// nodes; nil where the nodes decide.
+	Problem *Problem
+	// Nodes holds a verdict for each node that has or had a speaker, by node
+	// name. It is shared between addresses: read only.
+	Nodes []NodeVerdict
+}
+
+// Announcers are the names of the nodes that announce the address.
+func (a *Address) Announcers() []string {
+	var names []string
+	for _, n := range a.Nodes {
+		if n.Verdict.announces() {
+			names = append(names, n.Node)
+		}
+	}
+	return names
+}
+
+// LeaveOut records that a node's program has no room for the addresses, and
+// returns the Services they are of.
+func (p *Plan) LeaveOut(node string, ranges []announce.Range) []Service {
+	var left netipx.IPSetBuilder
+	for _, r := range ranges {
+		left.AddRange(netipx.IPRange(r))
+	}
+	set, err := left.IPSet()
+	if err != nil {
+		return nil // the ranges of a program are valid
+	}
+	var concerned []Service
+	for i := range p.Services {
+		s := &p.Services[i]
+		hit := false
+		for j := range s.Addresses {
+			a := &s.Addresses[j]
+			at := slices.IndexFunc(a.Nodes, func(n NodeVerdict) bool { return n.Node == node })
+			if at < 0 || !a.Nodes[at].Verdict.announces() || !set.Contains(a.From()) {
+				continue
+			}
+			a.Nodes = slices.Clone(a.Nodes) // shared between addresses
+			a.Nodes[at].Verdict = NoRoom
+			hit = true
+		}
+		if hit {
+			concerned = append(concerned, *s)
+		}
+	}
+	return concerned
+}
+
+// Problem is a reason (one word, for conditions) and a sentence that names the
+// remedy.
+type Problem struct{ Reason, Message string }
+
+// NodeVerdict is the verdict on a node.
+type NodeVerdict struct {
+	Node    string
+	Verdict Verdict
+}
+
+// Verdict is why a node announces an address, or why it does not.
+type Verdict string
+
+// Verdicts, in the order in which a node is judged.
+const (
+	// NoSpeaker: no speaker runs on the node.
+	NoSpeaker Verdict = "NoSpeaker"
+	// NotSelected: the pool's nodeSelector does not select the node.
+	NotSelected Verdict = "NotSelected"
+	// Excluded: the node has the label
+	// node.kubernetes.io/exclude-from-external-load-balancers.
+	Excluded Verdict = "Excluded"
+	// Draining: the node has the annotation lb.baremetal.dev/drain.
+	Draining Verdict = "Draining"
+	// Deleting: the Node object is being deleted.
+	Deleting Verdict = "Deleting"
+	// NotReady: the node's Ready condition is not True.
+	NotReady Verdict = "NotReady"
+	// NoPeer: no BGPPeer that takes the address selects the node.
+	NoPeer Verdict = "NoPeer"
+	// NoEndpoint: the Service sends traffic to local endpoints only, and the
+	// node has none.
+	NoEndpoint Verdict = "NoEndpoint"
+	// SpeakerAway: the node's speaker is not running now. The node keeps its
+	// program, so that a restart is not noticed, but does not count.
+	SpeakerAway Verdict = "SpeakerAway"
+	// Surplus: the pool's maxNextHops is reached without the node.
+	Surplus Verdict = "Surplus"
+	// NoRoom: the address does not fit into the node's program any more.
+	NoRoom Verdict = "NoRoom"
+	// Kept: a label or the pool's nodeSelector rules the node out, but it
+	// announces the address still, for no other node is left.
+	Kept Verdict = "Kept"
+	// Announces: the node announces the address.
+	Announces Verdict = "Announces"
+)
+
+func (v Verdict) announces() bool { return v == Announces || v == Kept }
+
+// Pool is what the plan says about an AddressPool.
+type Pool struct {
+	Name string
+	// Capacity, Allocated and Available are decimal numbers of addresses.
+	Capacity, Allocated, Available string
+	// Problems of the pool; none means Ready.
+	Problems []Problem
+}
+
+// Peer is what the plan says about a BGPPeer.
+type Peer struct {
+	Name string
+	// Desired and Established count nodes.
+	Desired, Established int
+	// Problems of the peer; none means Ready.
+	Problems []Problem
+}

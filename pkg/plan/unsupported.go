@@ -1,0 +1,70 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+)
+
+// What the API offers and this version does not do yet is told in the object's
+// Ready condition. Nothing that a user asks for is silently ignored.
+
+const reasonNotSupported = "NotSupported"
+
+func notSupported(fields []string) []Problem {
+	if len(fields) == 0 {
+		return nil
+	}
+	return []Problem{{reasonNotSupported, "not supported by this version and without effect: " + strings.Join(fields, "; ")}}
+}
+
+func unsupportedInPeer(spec *v1alpha1.BGPPeerSpec) []Problem {
+	var fields []string
+	if spec.Interface != "" {
+		fields = append(fields, "spec.interface (unnumbered sessions); give spec.peerAddress")
+	}
+	if spec.BFD != nil && spec.BFD.Enabled {
+		fields = append(fields, "spec.bfd.enabled; a short spec.holdTime detects failures meanwhile")
+	}
+	if spec.Announce == v1alpha1.AnnounceCluster {
+		fields = append(fields, "spec.announce: Cluster; nodes announce their own paths")
+	}
+	if spec.NextHopSelector != nil {
+		fields = append(fields, "spec.nextHopSelector")
+	}
+	if spec.MaxNextHops != 0 {
+		fields = append(fields, "spec.maxNextHops; that of the pool counts")
+	}
+	for _, kind := range spec.Advertise {
+		if kind != v1alpha1.AdvertiseLoadBalancerIPs {
+			fields = append(fields, fmt.Sprintf("spec.advertise: %s", kind))
+		}
+	}
+	return notSupported(fields)
+}
+
+func unsupportedInPool(spec *v1alpha1.AddressPoolSpec) []Problem {
+	var fields []string
+	if slices.Contains(spec.Protocols, v1alpha1.ProtocolLayer2) {
+		fields = append(fields, "spec.protocols: Layer2; addresses are announced by BGP only, if that is among the protocols")
+	}
+	if spec.Sharing == v1alpha1.SharingKeyAnyNamespace || spec.Sharing == v1alpha1.SharingPorts {
+		fields = append(fields, fmt.Sprintf("spec.sharing: %s; no address is shared", spec.Sharing))
+	}
+	if spec.AllowExternalIPs {
+		fields = append(fields, "spec.allowExternalIPs")
+	}
+	if spec.BGP != nil && spec.BGP.Weighted {
+		fields = append(fields, "spec.bgp.weighted; all next hops weigh the same")
+	}
+	if spec.DrainDelay != nil && spec.DrainDelay.Duration != defaultDrainDelay {
+		fields = append(fields, "spec.drainDelay; draining nodes withdraw at once")
+	}
+	return notSupported(fields)
+}
+
+// defaultDrainDelay is that of the CRD.
+const defaultDrainDelay = 10 * time.Second

@@ -1,0 +1,247 @@
+package planner
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	lbclient "github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/client"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/plan"
+)
+
+// resync heals a cache whose handler missed an event, which should not happen.
+const resync = 10 * time.Minute
+
+// objects is what the planner watches: each kind reduced to the fields that a
+// plan depends on, so that two thousand Services cost a few megabytes, and an
+// update that leaves them as they are wakes nobody.
+type objects struct {
+	nodes, services, slices, pods, pools, peers cache.SharedIndexInformer
+}
+
+func newObjects(client kubernetes.Interface, lb *lbclient.Client, speakerNamespace string) *objects {
+	speakers := labels.Set{v1alpha1.SpeakerPodLabel: v1alpha1.SpeakerPodName}.String()
+	cluster := informers.NewSharedInformerFactory(client, resync)
+	speakerPods := informers.NewSharedInformerFactoryWithOptions(client, resync,
+		informers.WithNamespace(speakerNamespace),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = speakers }))
+	return &objects{
+		nodes:    cluster.Core().V1().Nodes().Informer(),
+		services: cluster.Core().V1().Services().Informer(),
+		slices:   cluster.Discovery().V1().EndpointSlices().Informer(),
+		pods:     speakerPods.Core().V1().Pods().Informer(),
+		pools:    lb.AddressPools(resync),
+		peers:    lb.BGPPeers(resync),
+	}
+}
+
+func (o *objects) all() map[string]cache.SharedIndexInformer {
+	return map[string]cache.SharedIndexInformer{
+		"Nodes": o.nodes, "Services": o.services, "EndpointSlices": o.slices,
+		"speaker Pods": o.pods, "AddressPools": o.pools, "BGPPeers": o.peers,
+	}
+}
+
+// prepare installs the transforms and the handler. changed is called, from
+// several goroutines, for each change that a plan may depend on; the
+// announcements that we wrote ourselves are none.
+func (o *objects) prepare(changed func(), wrote func(*corev1.Node) bool) error {
+	handler := cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { changed() },
+		UpdateFunc: func(before, after any) {
+			if n, ok := after.(*corev1.Node); ok && wrote(n) {
+				before, after = withoutAnnouncements(before), withoutAnnouncements(after)
+			}
+			if !reflect.DeepEqual(withoutVersion(before), withoutVersion(after)) {
+				changed()
+			}
+		},
+		DeleteFunc: func(any) { changed() },
+	}
+	for kind, informer := range o.all() {
+		if err := informer.SetTransform(reduce); err != nil {
+			return fmt.Errorf("watching %s: %w", kind, err)
+		}
+		if _, err := informer.AddEventHandler(handler); err != nil {
+			return fmt.Errorf("watching %s: %w", kind, err)
+		}
+	}
+	return nil
+}
+
+// sync blocks until all caches are filled; it names the kind that is not when
+// the context ends.
+func (o *objects) sync(ctx context.Context) error {
+	for kind, informer := range o.all() {
+		if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			return fmt.Errorf("the cache of %s is not synced", kind)
+		}
+	}
+	return nil
+}
+
+// state is the plan's input as the caches have it.
+func (o *objects) state() *plan.State {
+	return &plan.State{
+		Nodes:          listOf[*corev1.Node](o.nodes),
+		Services:       listOf[*corev1.Service](o.services),
+		EndpointSlices: listOf[*discoveryv1.EndpointSlice](o.slices),
+		SpeakerPods:    listOf[*corev1.Pod](o.pods),
+		Pools:          listOf[*v1alpha1.AddressPool](o.pools),
+		Peers:          listOf[*v1alpha1.BGPPeer](o.peers),
+	}
+}
+
+func listOf[T any](informer cache.SharedIndexInformer) []T {
+	stored := informer.GetStore().List()
+	list := make([]T, 0, len(stored))
+	for _, object := range stored {
+		if typed, ok := object.(T); ok {
+			list = append(list, typed)
+		}
+	}
+	return list
+}
+
+// reduce keeps the fields that package plan reads, and those that a write of
+// ours needs. Caches hold nothing else.
+func reduce(object any) (any, error) {
+	switch full := object.(type) {
+	case *corev1.Node:
+		meta := reduceMeta(full.ObjectMeta)
+		meta.Labels = full.Labels // for selectors
+		for key, value := range full.Annotations {
+			if strings.HasPrefix(key, v1alpha1.GroupName+"/") {
+				metav1.SetMetaDataAnnotation(&meta, key, value)
+			}
+		}
+		return &corev1.Node{
+			ObjectMeta: meta,
+			Status: corev1.NodeStatus{
+				Addresses:  full.Status.Addresses,
+				Conditions: readiness(full.Status.Conditions),
+			},
+		}, nil
+	case *corev1.Service:
+		reduced := &corev1.Service{
+			ObjectMeta: reduceMeta(full.ObjectMeta),
+			Spec: corev1.ServiceSpec{
+				Type:                  full.Spec.Type,
+				LoadBalancerClass:     full.Spec.LoadBalancerClass,
+				ExternalTrafficPolicy: full.Spec.ExternalTrafficPolicy,
+				HealthCheckNodePort:   full.Spec.HealthCheckNodePort,
+			},
+			Status: corev1.ServiceStatus{Conditions: full.Status.Conditions},
+		}
+		for _, ingress := range full.Status.LoadBalancer.Ingress {
+			reduced.Status.LoadBalancer.Ingress = append(reduced.Status.LoadBalancer.Ingress,
+				corev1.LoadBalancerIngress{IP: ingress.IP})
+		}
+		return reduced, nil
+	case *discoveryv1.EndpointSlice:
+		reduced := &discoveryv1.EndpointSlice{ObjectMeta: reduceMeta(full.ObjectMeta)}
+		if name, ok := full.Labels[discoveryv1.LabelServiceName]; ok {
+			reduced.Labels = map[string]string{discoveryv1.LabelServiceName: name}
+		}
+		for i := range full.Endpoints {
+			e := &full.Endpoints[i]
+			reduced.Endpoints = append(reduced.Endpoints,
+				discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: e.Conditions})
+		}
+		return reduced, nil
+	case *corev1.Pod:
+		reduced := &corev1.Pod{ObjectMeta: reduceMeta(full.ObjectMeta)}
+		reduced.Spec.NodeName = full.Spec.NodeName
+		for _, c := range full.Status.Conditions {
+			if c.Type == corev1.PodReady {
+				reduced.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
+			}
+		}
+		return reduced, nil
+	case *v1alpha1.AddressPool:
+		full.ManagedFields = nil
+	case *v1alpha1.BGPPeer:
+		full.ManagedFields = nil
+	}
+	return object, nil
+}
+
+// reduceMeta drops labels, annotations and what no plan depends on.
+func reduceMeta(full metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace:         full.Namespace,
+		Name:              full.Name,
+		UID:               full.UID,
+		ResourceVersion:   full.ResourceVersion,
+		Generation:        full.Generation,
+		CreationTimestamp: full.CreationTimestamp,
+		DeletionTimestamp: full.DeletionTimestamp,
+	}
+}
+
+// readiness is the Ready condition without its heartbeat, which changes all
+// the time.
+func readiness(conditions []corev1.NodeCondition) []corev1.NodeCondition {
+	for _, c := range conditions {
+		if c.Type == corev1.NodeReady {
+			return []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	return nil
+}
+
+// withoutAnnouncements is a shallow copy of a Node without that annotation.
+func withoutAnnouncements(object any) any {
+	n, ok := object.(*corev1.Node)
+	if !ok {
+		return object
+	}
+	shallow := *n
+	shallow.Annotations = maps.Clone(n.Annotations)
+	delete(shallow.Annotations, v1alpha1.NodeAnnouncements)
+	return &shallow
+}
+
+// withoutVersion is a shallow copy without the fields that change with every
+// write, for comparing.
+func withoutVersion(object any) any {
+	switch o := object.(type) {
+	case *corev1.Node:
+		shallow := *o
+		shallow.ResourceVersion = ""
+		return &shallow
+	case *corev1.Service:
+		shallow := *o
+		shallow.ResourceVersion = ""
+		return &shallow
+	case *discoveryv1.EndpointSlice:
+		shallow := *o
+		shallow.ResourceVersion, shallow.Generation = "", 0
+		return &shallow
+	case *corev1.Pod:
+		shallow := *o
+		shallow.ResourceVersion = ""
+		return &shallow
+	case *v1alpha1.AddressPool:
+		shallow := *o
+		shallow.ResourceVersion, shallow.Status = "", v1alpha1.AddressPoolStatus{}
+		return &shallow
+	case *v1alpha1.BGPPeer:
+		shallow := *o
+		shallow.ResourceVersion, shallow.Status = "", v1alpha1.BGPPeerStatus{}
+		return &shallow
+	}
+	return object
+}

@@ -1,0 +1,222 @@
+package planner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/plan"
+)
+
+const (
+	// writeTimeout bounds one write to the API server.
+	writeTimeout = 10 * time.Second
+	// parallelNodeWrites bounds the writes to Nodes under way.
+	parallelNodeWrites = 16
+)
+
+// nodeWriter writes programs into Node annotations, and remembers them: a
+// cache may be older than our own last write.
+type nodeWriter struct {
+	client kubernetes.Interface
+
+	mu    sync.Mutex
+	known map[string]knownProgram // by node name
+	// sent is the value of the last write to each node, from before it is sent:
+	// its event may arrive before the response.
+	sent map[string]string
+}
+
+type knownProgram struct {
+	value   string
+	program announce.Program
+	// resourceVersion is that of the Node after our own write, else 0.
+	resourceVersion uint64
+}
+
+func newNodeWriter(client kubernetes.Interface) *nodeWriter {
+	w := &nodeWriter{client: client}
+	w.forget()
+	return w
+}
+
+// forget starts anew: somebody else may have written since.
+func (w *nodeWriter) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known, w.sent = make(map[string]knownProgram), make(map[string]string)
+}
+
+// wrote reports whether the node's announcements are those that we wrote last.
+func (w *nodeWriter) wrote(n *corev1.Node) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	value, ok := w.sent[n.Name]
+	return ok && value == n.Annotations[v1alpha1.NodeAnnouncements]
+}
+
+// programs are those that the nodes have now, by node name. An annotation that
+// cannot be read counts as none and is written anew.
+func (w *nodeWriter) programs(nodes []*corev1.Node) map[string]announce.Program {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	programs := make(map[string]announce.Program, len(nodes))
+	present := make(map[string]bool, len(nodes))
+	for _, n := range nodes {
+		present[n.Name] = true
+		known, ok := w.known[n.Name]
+		value, annotated := n.Annotations[v1alpha1.NodeAnnouncements]
+		if ours := ok && version(n.ResourceVersion) < known.resourceVersion; !ours && value != known.value {
+			known = knownProgram{value: value}
+			if annotated {
+				program, err := announce.Decode(value)
+				if err != nil {
+					klog.ErrorS(err, "Replacing announcements that cannot be read", "node", n.Name)
+				}
+				known.program = program
+			}
+			w.known[n.Name] = known
+		}
+		if known.program.Hash != "" {
+			programs[n.Name] = known.program
+		}
+	}
+	for name := range w.known {
+		if !present[name] {
+			delete(w.known, name)
+			delete(w.sent, name)
+		}
+	}
+	return programs
+}
+
+func version(resourceVersion string) uint64 {
+	v, err := strconv.ParseUint(resourceVersion, 10, 64)
+	if err != nil {
+		return 0 // not comparable: the cache wins, and a stale plan is repaired by the next event
+	}
+	return v
+}
+
+// write brings the plan's programs into the Nodes: first to those that gain
+// addresses, then to those that only lose some, so that an address that moves
+// is announced all the time. Failures of one node do not hold up the others.
+func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *plan.Plan) error {
+	var gainers, losers []pendingWrite
+	for _, n := range nodes {
+		program, ok := result.Programs[n.Name]
+		if !ok {
+			continue
+		}
+		w.mu.Lock()
+		previous := w.known[n.Name].program
+		w.mu.Unlock()
+		if program.Hash == previous.Hash {
+			continue
+		}
+		program.Epoch = announce.NextEpoch(time.Now(), previous.Epoch)
+		value, fitted, left, err := announce.EncodeFitting(program, previous.Contains)
+		if err != nil {
+			return fmt.Errorf("node %s: %w", n.Name, err)
+		}
+		if len(left) > 0 {
+			for _, s := range result.LeaveOut(n.Name, left) {
+				klog.InfoS("No room for the addresses of a Service in the announcements of a node", "node", n.Name, "service", s.Namespace+"/"+s.Name)
+			}
+			if fitted.Hash == previous.Hash {
+				continue
+			}
+		}
+		pending := pendingWrite{node: n, value: value, program: fitted}
+		if gains(&fitted, &previous) {
+			gainers = append(gainers, pending)
+		} else {
+			losers = append(losers, pending)
+		}
+	}
+	return errors.Join(w.writeAll(ctx, gainers), w.writeAll(ctx, losers))
+}
+
+// pendingWrite is a program on its way into a Node.
+type pendingWrite struct {
+	node    *corev1.Node
+	value   string
+	program announce.Program
+}
+
+// gains reports whether next announces an address that previous does not.
+func gains(next, previous *announce.Program) bool {
+	for _, g := range next.Groups {
+		for _, r := range g.Addresses {
+			for addr := r.From(); ; addr = addr.Next() {
+				if !previous.Contains(addr) {
+					return true
+				}
+				if addr == r.To() {
+					break
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (w *nodeWriter) writeAll(ctx context.Context, all []pendingWrite) error {
+	errs := make([]error, len(all))
+	var group errgroup.Group
+	group.SetLimit(parallelNodeWrites)
+	for i, pending := range all {
+		group.Go(func() error {
+			errs[i] = w.writeOne(ctx, pending)
+			return nil
+		})
+	}
+	_ = group.Wait() // the errors are in errs
+	return errors.Join(errs...)
+}
+
+func (w *nodeWriter) writeOne(ctx context.Context, pending pendingWrite) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		// Another Node of the same name is not the one that was planned for.
+		"uid":         pending.node.UID,
+		"annotations": map[string]string{v1alpha1.NodeAnnouncements: pending.value},
+	}})
+	if err != nil {
+		return fmt.Errorf("node %s: %w", pending.node.Name, err)
+	}
+	w.mu.Lock()
+	w.sent[pending.node.Name] = pending.value
+	w.mu.Unlock()
+	updated, err := w.client.CoreV1().Nodes().Patch(ctx, pending.node.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil // deleted or replaced meanwhile; the event is on its way
+	case err != nil:
+		return fmt.Errorf("node %s: writing the annotation %s: %w", pending.node.Name, v1alpha1.NodeAnnouncements, err)
+	}
+	nodeWrites.Inc()
+	klog.V(2).InfoS("Wrote announcements", "node", pending.node.Name, "epoch", pending.program.Epoch, "hash", pending.program.Hash, "bytes", len(pending.value))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known[pending.node.Name] = knownProgram{value: pending.value, program: pending.program, resourceVersion: version(updated.ResourceVersion)}
+	return nil
+}
+
+// fieldManager names the planner in managedFields.
+const fieldManager = "baremetal-planner"

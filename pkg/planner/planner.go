@@ -1,0 +1,164 @@
+package planner
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	lbclient "github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/client"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/kubeapi"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/plan"
+)
+
+// planner holds what lives as long as Run: clients and warm caches, so that a
+// planner that gets the Lease plans at once.
+type planner struct {
+	config  Config
+	client  kubernetes.Interface
+	lb      *lbclient.Client
+	objects *objects
+	nodes   *nodeWriter
+	// changed has a token when a plan may be out of date.
+	changed chan struct{}
+}
+
+// Run plans until the context ends; it returns nil then. It blocks, and may be
+// called once for a Config. The error is that of a configuration or a client
+// that cannot work.
+func Run(ctx context.Context, config Config) error {
+	if err := config.complete(); err != nil {
+		return err
+	}
+	p, err := newPlanner(config)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, informer := range p.objects.all() {
+		group.Go(func() error {
+			informer.RunWithContext(ctx)
+			return nil
+		})
+	}
+	group.Go(func() error {
+		if err := p.objects.sync(ctx); err != nil {
+			return nil // the context ended
+		}
+		return p.lead(ctx)
+	})
+	return group.Wait()
+}
+
+func newPlanner(config Config) (*planner, error) {
+	registerMetrics()
+	rest := rest.CopyConfig(config.REST)
+	kubeapi.Patient(rest)
+	rest.UserAgent = "baremetal-planner"
+	// Writes are paced by the planner itself; a client-side limit would only
+	// delay a withdrawal behind a batch of conditions.
+	rest.QPS, rest.Burst = -1, 0
+	lb, err := lbclient.New(rest)
+	if err != nil {
+		return nil, fmt.Errorf("planner: %w", err)
+	}
+	rest.ContentType = runtime.ContentTypeProtobuf
+	rest.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	client, err := kubernetes.NewForConfig(rest)
+	if err != nil {
+		return nil, fmt.Errorf("planner: %w", err)
+	}
+	p := &planner{
+		config:  config,
+		client:  client,
+		lb:      lb,
+		objects: newObjects(client, lb, config.SpeakerNamespace),
+		nodes:   newNodeWriter(client),
+		changed: make(chan struct{}, 1),
+	}
+	return p, p.objects.prepare(p.wake, p.nodes.wrote)
+}
+
+// wake asks for a new plan. It never blocks.
+func (p *planner) wake() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// work plans and writes until the context ends.
+func (p *planner) work(ctx context.Context) error {
+	cluster, err := p.clusterUID(ctx)
+	if err != nil {
+		return nil // the context ended
+	}
+	klog.InfoS("Planning", "cluster", cluster)
+	p.nodes.forget()
+	statuses := newStatusWriter(p.client, p.lb, p.objects)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return statuses.run(ctx) })
+	group.Go(func() error {
+		p.wake()
+		p.plan(ctx, cluster, statuses)
+		return nil
+	})
+	return group.Wait()
+}
+
+// plan computes and writes a plan for each change, until the context ends.
+func (p *planner) plan(ctx context.Context, cluster string, statuses *statusWriter) {
+	var pace pace
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.changed:
+		}
+		started := time.Now()
+		state := p.objects.state()
+		state.Cluster = cluster
+		state.LoadBalancerClass, state.RequireClass = p.config.LoadBalancerClass, p.config.RequireClass
+		state.Previous = p.nodes.programs(state.Nodes)
+		result := plan.Compute(state)
+		planDuration.Observe(time.Since(started).Seconds())
+
+		if err := p.nodes.write(ctx, state.Nodes, result); err != nil && ctx.Err() == nil {
+			klog.ErrorS(err, "Not all nodes have their announcements; trying again")
+			nodeWriteErrors.Inc()
+			p.wake()
+			pace.failed()
+		}
+		statuses.set(result)
+		if !pace.wait(ctx, len(p.changed) > 0) {
+			return
+		}
+	}
+}
+
+// clusterUID is the UID of the namespace kube-system, which names the cluster.
+// It fails only when the context ends.
+func (p *planner) clusterUID(ctx context.Context) (string, error) {
+	retry := time.NewTicker(time.Second)
+	defer retry.Stop()
+	for {
+		namespace, err := p.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+		if err == nil {
+			return string(namespace.UID), nil
+		}
+		if ctx.Err() == nil {
+			klog.ErrorS(err, "Reading the namespace kube-system, whose UID names the cluster")
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-retry.C:
+		}
+	}
+}
