@@ -1,0 +1,45 @@
+# Thin targets: what they do stands in hack/.
+
+.PHONY: build
+build: ## Build the programs into bin/.
+	hack/build.sh
+
+.PHONY: demo
+demo: ## Start a three-node cluster in network namespaces, with a Service that answers behind a BGP router.
+	hack/demo.sh
+
+.PHONY: demo-down
+demo-down: ## Remove the demo's cluster.
+	hack/demo-down.sh
+
+.PHONY: test
+test: ## Run everything that CI runs: checks, unit tests, tests in network namespaces and in the lab.
+	hack/test.sh
+
+.PHONY: unit
+unit: ## Run the tests that need neither root nor the lab.
+	hack/unit.sh
+
+.PHONY: bench
+bench: ## Measure against a bare floor program, in one table.
+	hack/bench.sh
+
+.PHONY: fuzz
+fuzz: ## Run each fuzzer for FUZZTIME (default 30s).
+	hack/fuzz.sh
+
+.PHONY: generate
+generate: ## Regenerate deepcopy functions and CRDs.
+	hack/update-generated.sh
+
+.PHONY: verify
+verify: ## Check formatting, vet, staticcheck and that generated files are fresh.
+	hack/verify.sh
+
+.PHONY: lab-binaries
+lab-binaries: ## Build the lab and its Kubernetes into bin/lab/, once.
+	hack/lab-binaries/build.sh
+
+.PHONY: help
+help: ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16

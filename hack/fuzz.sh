@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Run each fuzzer for FUZZTIME. What it finds lands in testdata/fuzz of its
+# package: make it a row of a test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for file in $(git grep -l '^func Fuzz' -- '*_test.go'); do
+	for fuzzer in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
+		go test -run '^$' -fuzz "^${fuzzer}\$" -fuzztime "${FUZZTIME:-30s}" "./$(dirname "$file")"
+	done
+done

@@ -1,0 +1,3 @@
+// Package e2e tests the project as its users have it: installed from manifests/
+// into a real cluster in the lab, with real traffic through a BGP router.
+package e2e
