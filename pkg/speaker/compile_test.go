@@ -1,0 +1,312 @@
+package speaker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/bgp"
+)
+
+var equalAddresses = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmpopts.EquateEmpty(),
+}
+
+func ranges(texts ...string) []announce.Range {
+	var out []announce.Range
+	for _, text := range texts {
+		var r announce.Range
+		if err := r.UnmarshalText([]byte(text)); err != nil {
+			panic(err)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// dump writes the groups as text: prefixes -> peers, attributes.
+func dump(groups []bgp.Group) string {
+	var out strings.Builder
+	for _, g := range groups {
+		fmt.Fprintln(&out, g.Prefixes)
+		for _, e := range g.Exports {
+			fmt.Fprintf(&out, "  %v pref %d %v %v\n", e.Peers, e.LocalPref, e.Communities, e.LargeCommunities)
+		}
+	}
+	return out.String()
+}
+
+func TestCompileGroups(t *testing.T) {
+	t.Parallel()
+	to := func(pref uint32, peers ...string) *announce.BGP {
+		return &announce.BGP{Peers: peers, LocalPref: pref}
+	}
+	for name, test := range map[string]struct {
+		groups []announce.Group
+		want   string
+	}{
+		"nothing":        {},
+		"only Layer 2":   {groups: []announce.Group{{Addresses: ranges("203.0.113.1")}}},
+		"nobody to tell": {groups: []announce.Group{{BGP: to(100), Addresses: ranges("203.0.113.1")}}},
+		"range and alone": {
+			groups: []announce.Group{{BGP: to(100, "a", "b"), Addresses: ranges("203.0.113.1-203.0.113.3", "203.0.113.9")}},
+			want: `[203.0.113.1/32 203.0.113.2/32 203.0.113.3/32 203.0.113.9/32]
+  [a b] pref 100 [] []
+`,
+		},
+		"end of the address space": {
+			groups: []announce.Group{{BGP: to(100, "a"), Addresses: ranges("255.255.255.254-255.255.255.255")}},
+			want:   "[255.255.255.254/32 255.255.255.255/32]\n  [a] pref 100 [] []\n",
+		},
+		"IPv6": {
+			groups: []announce.Group{{BGP: to(100, "a"), Addresses: ranges("2001:db8::fffe-2001:db8::1:0")}},
+			want:   "[2001:db8::fffe/128 2001:db8::ffff/128 2001:db8::1:0/128]\n  [a] pref 100 [] []\n",
+		},
+		"folded": {
+			groups: []announce.Group{{
+				BGP:       &announce.BGP{Peers: []string{"a"}, AggregationLength: 24},
+				Addresses: ranges("198.51.100.1", "198.51.100.7-198.51.101.1", "198.51.101.9", "203.0.113.250"),
+			}},
+			want: "[198.51.100.0/24 198.51.101.0/24 203.0.113.0/24]\n  [a] pref 0 [] []\n",
+		},
+		"alike but for the pool": {
+			groups: []announce.Group{
+				{Pool: "x", BGP: to(100, "a"), Addresses: ranges("203.0.113.1")},
+				{Pool: "y", BGP: to(100, "a"), Addresses: ranges("203.0.113.2")},
+			},
+			want: "[203.0.113.1/32 203.0.113.2/32]\n  [a] pref 100 [] []\n",
+		},
+		"one address for two peers": {
+			groups: []announce.Group{
+				{BGP: to(100, "a"), Addresses: ranges("203.0.113.1-203.0.113.2")},
+				{BGP: to(200, "b"), Addresses: ranges("203.0.113.2-203.0.113.3")},
+			},
+			want: `[203.0.113.1/32]
+  [a] pref 100 [] []
+[203.0.113.2/32]
+  [a] pref 100 [] []
+  [b] pref 200 [] []
+[203.0.113.3/32]
+  [b] pref 200 [] []
+`,
+		},
+		"one peer twice": {
+			groups: []announce.Group{
+				{BGP: &announce.BGP{Peers: []string{"a"}, LocalPref: 100, Communities: []uint32{1, 3}, LargeCommunities: []announce.LargeCommunity{{1, 2, 3}}}, Addresses: ranges("203.0.113.1")},
+				{BGP: &announce.BGP{Peers: []string{"a", "b"}, LocalPref: 200, Communities: []uint32{2, 3}}, Addresses: ranges("203.0.113.1")},
+			},
+			want: `[203.0.113.1/32]
+  [a] pref 200 [1 2 3] [[1 2 3]]
+  [b] pref 200 [2 3] []
+`,
+		},
+		"an aggregate and an address in it": {
+			groups: []announce.Group{
+				{BGP: &announce.BGP{Peers: []string{"a"}, AggregationLength: 24}, Addresses: ranges("203.0.113.1-203.0.113.9")},
+				{BGP: &announce.BGP{Peers: []string{"a"}, LocalPref: 1}, Addresses: ranges("203.0.113.5")},
+			},
+			want: "[203.0.113.0/24]\n  [a] pref 0 [] []\n[203.0.113.5/32]\n  [a] pref 1 [] []\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := compileGroups(test.groups)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, dump(got)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestCompileGroupsRefuses(t *testing.T) {
+	t.Parallel()
+	for name, g := range map[string]announce.Group{
+		"too many":          {BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges("2001:db8::-2001:db8::ffff:ffff:ffff:ffff")},
+		"just too many":     {BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges("10.0.0.0-10.1.0.0")},
+		"half of the space": {BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges("::1-ffff::")},
+		"too long":          {BGP: &announce.BGP{Peers: []string{"a"}, AggregationLength: 33}, Addresses: ranges("203.0.113.1")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got, err := compileGroups([]announce.Group{g}); err == nil {
+				t.Errorf("%d groups, want an error", len(got))
+			}
+		})
+	}
+}
+
+// TestCompileGroupsNaive compares with the obvious way: address by address.
+func TestCompileGroupsNaive(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		var p announce.Program
+		for i := range 1 + random.IntN(3) {
+			g := announce.Group{BGP: &announce.BGP{
+				Peers:             []string{"a", "b", "c"}[random.IntN(3):],
+				AggregationLength: []uint8{0, 0, 32, 30, 28}[random.IntN(5)],
+				LocalPref:         uint32(i),
+			}}
+			for range 1 + random.IntN(3) {
+				from := random.IntN(250)
+				to := from + random.IntN(256-from)
+				g.Addresses = append(g.Addresses, ranges(fmt.Sprintf("203.0.113.%d-203.0.113.%d", from, to))...)
+			}
+			p.Groups = append(p.Groups, g)
+		}
+		p.Normalize()
+		got, err := compileGroups(p.Groups)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(naive(p.Groups), byPrefix(t, got), equalAddresses); diff != "" {
+			t.Fatalf("%+v:\n%s", p.Groups, diff)
+		}
+	}
+}
+
+// naive is prefix and peer -> local preference.
+func naive(groups []announce.Group) map[string]uint32 {
+	out := make(map[string]uint32)
+	for _, g := range groups {
+		for _, r := range g.Addresses {
+			for a := r.From(); ; a = a.Next() {
+				length := int(g.BGP.AggregationLength)
+				if length == 0 {
+					length = a.BitLen()
+				}
+				for _, peer := range g.BGP.Peers {
+					prefix, _ := a.Prefix(length)
+					key := prefix.String() + " " + peer
+					out[key] = max(out[key], g.BGP.LocalPref)
+				}
+				if a == r.To() {
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+func byPrefix(t *testing.T, groups []bgp.Group) map[string]uint32 {
+	t.Helper()
+	out := make(map[string]uint32)
+	seen := make(map[netip.Prefix]bool)
+	for _, g := range groups {
+		if !slices.IsSortedFunc(g.Prefixes, netip.Prefix.Compare) {
+			t.Errorf("not sorted: %v", g.Prefixes)
+		}
+		for _, p := range g.Prefixes {
+			if seen[p] {
+				t.Errorf("%v is in two groups", p)
+			}
+			seen[p] = true
+			for _, e := range g.Exports {
+				for _, peer := range e.Peers {
+					out[p.String()+" "+peer] = e.LocalPref
+				}
+			}
+		}
+	}
+	return out
+}
+
+func TestCompilePeers(t *testing.T) {
+	t.Parallel()
+	key := announce.SecretKey{Name: "tor", Key: "password"}
+	base := announce.Peer{
+		Name: "tor", LocalASN: 64512, PeerASN: 64500, Address: netip.MustParseAddr("192.0.2.1"), Port: 179,
+		HoldTime: announce.Duration(9 * time.Second), ConnectRetry: announce.Duration(5 * time.Second), IPv4: true, IPv6: true,
+	}
+	with := func(change func(*announce.Peer)) announce.Peer {
+		p := base
+		change(&p)
+		return p
+	}
+	secret := with(func(p *announce.Peer) { p.Password = &key })
+	hop := netip.MustParseAddr("2001:db8::10")
+	for name, test := range map[string]struct {
+		peers    []announce.Peer
+		s        surroundings
+		want     []string // name password next hop
+		problems map[string]string
+	}{
+		"plain":    {peers: []announce.Peer{base}, want: []string{"tor  2001:db8::10"}},
+		"password": {peers: []announce.Peer{secret}, s: surroundings{passwords: map[announce.SecretKey]string{key: "s"}}, want: []string{"tor s 2001:db8::10"}},
+		"no password yet": {
+			peers: []announce.Peer{secret}, problems: map[string]string{"tor": `Secret "tor" has not been read yet`},
+		},
+		"no password": {
+			peers: []announce.Peer{secret, with(func(p *announce.Peer) { p.Name, p.Address = "b", netip.MustParseAddr("192.0.2.2") })},
+			s:     surroundings{problems: map[announce.SecretKey]string{key: "there is no Secret"}},
+			want:  []string{"b  2001:db8::10"}, problems: map[string]string{"tor": "there is no Secret"},
+		},
+		"old password": {
+			peers: []announce.Peer{secret},
+			s:     surroundings{passwords: map[announce.SecretKey]string{key: "old"}, problems: map[announce.SecretKey]string{key: "there is no Secret"}},
+			want:  []string{"tor old 2001:db8::10"}, problems: map[string]string{"tor": "there is no Secret"},
+		},
+		"same address": {
+			peers: []announce.Peer{base, with(func(p *announce.Peer) { p.Name, p.Port = "zweiter", 1790 })},
+			want:  []string{"tor  2001:db8::10"}, problems: map[string]string{"zweiter": `peer "tor" has the same address`},
+		},
+		"impossible": {
+			peers:    []announce.Peer{with(func(p *announce.Peer) { p.HoldTime = announce.Duration(time.Second) })},
+			problems: map[string]string{"tor": "hold time 1s is below 3s"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.s.nextHop6 = func(netip.Addr) netip.Addr { return hop }
+			peers, problems := compilePeers(test.peers, test.s)
+			var got []string
+			for _, p := range peers {
+				got = append(got, p.Name+" "+p.Password+" "+p.NextHop6.String())
+			}
+			if diff := cmp.Diff(test.want, got, equalAddresses); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(test.problems, problems, equalAddresses); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func BenchmarkCompile2000(b *testing.B) {
+	groups := []announce.Group{{BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges("198.18.0.0-198.18.7.207")}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := compileGroups(groups); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCompile2000Apart(b *testing.B) {
+	var texts []string
+	for i := range 2000 {
+		texts = append(texts, netip.AddrFrom4([4]byte{198, 18, byte(i >> 7), byte(i << 1)}).String())
+	}
+	groups := []announce.Group{{BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges(texts...)}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := compileGroups(groups); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

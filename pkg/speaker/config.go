@@ -1,0 +1,75 @@
+package speaker
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config is what the flags of the program set.
+type Config struct {
+	// NodeName is the name of the Node that the speaker runs on.
+	NodeName string
+	// Kubeconfig is a file; empty means the ServiceAccount of the Pod.
+	Kubeconfig string
+	// Namespace is where the Secrets with BGP passwords are.
+	Namespace string
+	// Version of the program, for the report.
+	Version string
+
+	// BGPListenPort is the TCP port for routers that connect to the node; -1
+	// does not listen.
+	BGPListenPort int
+	// GobgpSocket is the path of a Unix socket for the gobgp command line tool;
+	// empty means none.
+	GobgpSocket string
+	// MetricsBindAddress serves /metrics, /healthz and /readyz by plain HTTP;
+	// empty serves nothing.
+	MetricsBindAddress string
+
+	// StateDir, KubeProxyHealthz, RestartGrace, Datapath, DatapathTable,
+	// DatapathMark and Cleanup belong to parts that this version does not have;
+	// see Validate.
+	StateDir         string
+	KubeProxyHealthz string
+	RestartGrace     time.Duration
+	Datapath         []string
+	DatapathTable    int
+	DatapathMark     uint32
+	Cleanup          bool
+}
+
+// Defaults of the flags.
+const (
+	DefaultBGPListenPort      = 179
+	DefaultMetricsBindAddress = ":7473"
+	DefaultKubeProxyHealthz   = "http://127.0.0.1:10256/healthz"
+	DefaultRestartGrace       = 120 * time.Second
+)
+
+// Validate finds all that is wrong with the configuration. A setting that asks
+// for something that this version does not do is an error, never ignored, but
+// for two whose absence only means less: StateDir and KubeProxyHealthz.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.NodeName == "" {
+		errs = append(errs, errors.New("--node-name is empty"))
+	}
+	if c.Namespace == "" {
+		errs = append(errs, errors.New("--namespace is empty"))
+	}
+	if c.BGPListenPort != -1 && (c.BGPListenPort < 1 || c.BGPListenPort > 65535) {
+		errs = append(errs, fmt.Errorf("--bgp-listen-port %d is neither a port nor -1", c.BGPListenPort))
+	}
+	notYet := func(set bool, flag string) {
+		if set {
+			errs = append(errs, fmt.Errorf("--%s is not supported by this version", flag))
+		}
+	}
+	notYet(c.RestartGrace != DefaultRestartGrace, "restart-grace")
+	notYet(len(c.Datapath) > 0, "datapath")
+	notYet(c.DatapathTable != 0, "datapath-table")
+	notYet(c.DatapathMark != 0, "datapath-mark")
+	notYet(c.Cleanup, "cleanup")
+	return errors.Join(errs...)
+}

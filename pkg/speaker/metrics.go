@@ -1,0 +1,74 @@
+package speaker
+
+import (
+	"sync"
+
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
+)
+
+const metricsPrefix = "baremetal_speaker"
+
+var (
+	reportWrites = metrics.NewCounterVec(&metrics.CounterOpts{
+		Subsystem:      metricsPrefix,
+		Name:           "report_writes_total",
+		Help:           "Writes of the report into the Node's annotation, by result (success or error).",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"result"})
+	programErrors = metrics.NewCounterVec(&metrics.CounterOpts{
+		Subsystem:      metricsPrefix,
+		Name:           "program_errors_total",
+		Help:           "Programs that were not carried out, by reason (version, malformed, older or failed).",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"reason"})
+
+	sessionDesc = metrics.NewDesc(metricsPrefix+"_bgp_session_state",
+		"The state of the BGP session with a peer: 1 for the state that it is in.",
+		[]string{"peer", "state"}, nil, metrics.ALPHA, "")
+	receivedDesc = metrics.NewDesc(metricsPrefix+"_bgp_prefixes_received",
+		"Prefixes that a peer has sent. None is used.",
+		[]string{"peer"}, nil, metrics.ALPHA, "")
+	prefixesDesc = metrics.NewDesc(metricsPrefix+"_prefixes_announced",
+		"Prefixes that are announced by BGP to at least one peer.",
+		nil, nil, metrics.ALPHA, "")
+	epochDesc = metrics.NewDesc(metricsPrefix+"_program_epoch",
+		"Epoch of the program that is carried out: the time of its plan in milliseconds since 1970.",
+		nil, nil, metrics.ALPHA, "")
+)
+
+// collector tells the present state of the speaker when metrics are scraped.
+type collector struct {
+	metrics.BaseStableCollector
+	speaker *speaker
+}
+
+// DescribeWithStability implements metrics.StableCollector.
+func (c *collector) DescribeWithStability(descs chan<- *metrics.Desc) {
+	for _, d := range []*metrics.Desc{sessionDesc, receivedDesc, prefixesDesc, epochDesc} {
+		descs <- d
+	}
+}
+
+// CollectWithStability implements metrics.StableCollector.
+func (c *collector) CollectWithStability(out chan<- metrics.Metric) {
+	status := c.speaker.snapshot()
+	for _, s := range status.sessions {
+		out <- metrics.NewLazyConstMetric(sessionDesc, metrics.GaugeValue, 1, s.Peer, s.State)
+	}
+	for peer, n := range status.received {
+		out <- metrics.NewLazyConstMetric(receivedDesc, metrics.GaugeValue, float64(n), peer)
+	}
+	out <- metrics.NewLazyConstMetric(prefixesDesc, metrics.GaugeValue, float64(status.prefixes))
+	out <- metrics.NewLazyConstMetric(epochDesc, metrics.GaugeValue, float64(status.epoch))
+}
+
+var registerOnce sync.Once
+
+// register makes the metrics of the process's one speaker known.
+func register(s *speaker) {
+	registerOnce.Do(func() {
+		legacyregistry.MustRegister(reportWrites, programErrors)
+		legacyregistry.CustomMustRegister(&collector{speaker: s})
+	})
+}

@@ -1,0 +1,149 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+)
+
+const (
+	// minBackoff and maxBackoff bound the pause before the Node is read again
+	// after a failure. client-go's reflector waits for 30 s and more, and then a
+	// Service that is created after an outage would wait as well.
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 800 * time.Millisecond
+)
+
+// node is what matters of the speaker's Node.
+type node struct {
+	// gone means that there is no such Node.
+	gone bool
+	// program is the annotation with the program; announced is false if there
+	// is none.
+	program   string
+	announced bool
+	// cordoned and draining: someone wants the node empty.
+	cordoned, draining bool
+}
+
+func nodeOf(n *corev1.Node) node {
+	program, announced := n.Annotations[v1alpha1.NodeAnnouncements]
+	return node{
+		program:   program,
+		announced: announced,
+		cordoned:  n.Spec.Unschedulable,
+		draining:  n.Annotations[v1alpha1.NodeDrain] == "true",
+	}
+}
+
+// leaving reports whether the node is being emptied, so that a stop of the
+// speaker is no restart.
+func (n node) leaving() bool { return n.gone || n.cordoned || n.draining }
+
+// watcher tells of each change of the Node.
+type watcher struct {
+	client  nodeSource
+	changed func(node)
+	// wait pauses after the given number of failures in a row.
+	wait func(ctx context.Context, failures int)
+}
+
+// nodeSource is the part of client that a watcher needs.
+type nodeSource interface {
+	listNode(ctx context.Context) (*corev1.NodeList, error)
+	watchNode(ctx context.Context, resourceVersion string) (watch.Interface, error)
+}
+
+// run lists and watches until ctx ends.
+func (w *watcher) run(ctx context.Context) error {
+	logger := klog.FromContext(ctx)
+	for failures := 0; ctx.Err() == nil; {
+		progress, err := w.once(ctx)
+		if progress {
+			failures = 0
+		}
+		if err != nil && ctx.Err() == nil {
+			failures++
+			// The first failures of an outage, and then some.
+			if failures&(failures-1) == 0 {
+				logger.Info("Watching the Node failed", "error", err, "failures", failures)
+			}
+			w.wait(ctx, failures)
+		}
+	}
+	return nil
+}
+
+// once lists and watches until the watch ends, which it does in the normal
+// course of events after some minutes. It reports whether it read the Node.
+func (w *watcher) once(ctx context.Context) (progress bool, err error) {
+	list, err := w.client.listNode(ctx)
+	if err != nil {
+		return false, fmt.Errorf("listing: %w", err)
+	}
+	if len(list.Items) == 0 {
+		w.changed(node{gone: true})
+	}
+	for i := range list.Items {
+		w.changed(nodeOf(&list.Items[i]))
+	}
+	for version := list.ResourceVersion; ; {
+		began := time.Now()
+		version, err = w.follow(ctx, version)
+		switch {
+		case ctx.Err() != nil:
+			return true, nil
+		case apierrors.IsResourceExpired(err) || apierrors.IsGone(err):
+			return true, nil // list again, at once
+		case err != nil:
+			return true, fmt.Errorf("watching: %w", err)
+		case time.Since(began) < time.Second:
+			return true, errors.New("watching: closed at once")
+		}
+	}
+}
+
+// follow watches from version on until the watch ends, and returns the last
+// version that it has seen.
+func (w *watcher) follow(ctx context.Context, version string) (string, error) {
+	watching, err := w.client.watchNode(ctx, version)
+	if err != nil {
+		return version, err
+	}
+	defer watching.Stop()
+	for e := range watching.ResultChan() {
+		n, ok := e.Object.(*corev1.Node)
+		if !ok {
+			return version, apierrors.FromObject(e.Object)
+		}
+		version = n.ResourceVersion
+		switch e.Type {
+		case watch.Added, watch.Modified:
+			w.changed(nodeOf(n))
+		case watch.Deleted:
+			w.changed(node{gone: true})
+		case watch.Bookmark:
+		}
+	}
+	return version, nil
+}
+
+// backoff waits longer after each failure, up to maxBackoff, with jitter so that
+// the speakers of a cluster do not come all at once.
+func backoff(ctx context.Context, failures int) {
+	d := min(maxBackoff, minBackoff<<min(failures-1, 10))
+	d += rand.N(d / 4)
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,312 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/bgp"
+)
+
+// board is an announcer that shows what it was asked to announce.
+type board struct {
+	mu    sync.Mutex
+	state bgp.State
+	sets  int
+	err   error
+}
+
+func (b *board) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+}
+
+// shown is the state, and how often one was set.
+func (b *board) shown() (bgp.State, int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state, b.sets
+}
+
+func (b *board) Set(_ context.Context, s bgp.State) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sets++
+	if b.err != nil {
+		return b.err
+	}
+	b.state = s
+	return nil
+}
+
+func (b *board) Sessions() []announce.Session {
+	var out []announce.Session
+	state, _ := b.shown()
+	for _, p := range state.Peers {
+		out = append(out, announce.Session{Peer: p.Name, State: announce.StateEstablished})
+	}
+	return out
+}
+
+func (b *board) Received(context.Context) map[string]uint64 { return nil }
+
+// program is the annotation with a program that announces addresses to tor.
+func program(t *testing.T, epoch int64, password *announce.SecretKey, addresses ...string) string {
+	t.Helper()
+	p := announce.Program{
+		Epoch:    epoch,
+		RouterID: netip.MustParseAddr("192.0.2.10"),
+		Peers: []announce.Peer{{
+			Name: "tor", LocalASN: 64512, PeerASN: 64500, Address: netip.MustParseAddr("192.0.2.1"), Port: 179, Password: password,
+			HoldTime: announce.Duration(9 * time.Second), ConnectRetry: announce.Duration(5 * time.Second), IPv4: true,
+		}},
+		Groups: []announce.Group{{Pool: "p", BGP: &announce.BGP{Peers: []string{"tor"}}, Addresses: ranges(addresses...)}},
+	}
+	p.Normalize()
+	value, err := announce.Encode(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// harness runs the loop over a board.
+type harness struct {
+	*speaker
+	board   *board
+	secrets sync.Map // name -> data
+	stop    context.CancelFunc
+	ended   chan struct{}
+}
+
+func newHarness(t *testing.T) *harness {
+	t.Helper()
+	h := &harness{speaker: newSpeaker("v0"), board: &board{}, ended: make(chan struct{})}
+	h.announcer = h.board
+	h.reporter = newReporter(nil)
+	h.vault = newVault(
+		func(_ context.Context, name string) (map[string][]byte, error) {
+			data, _ := h.secrets.Load(name)
+			secret, _ := data.(map[string][]byte)
+			return secret, nil
+		},
+		func() { h.speaker.secrets.put(struct{}{}) })
+	ctx, cancel := context.WithCancel(t.Context())
+	h.stop = cancel
+	t.Cleanup(cancel)
+	go func() {
+		defer close(h.ended)
+		if err := h.loop(ctx, nil); err != nil {
+			t.Error(err)
+		}
+	}()
+	go func() { _ = h.vault.run(ctx) }()
+	return h
+}
+
+// see shows the loop a Node with the annotation.
+func (h *harness) see(program string) {
+	h.nodes.put(node{announced: true, program: program})
+	synctest.Wait()
+}
+
+func (h *harness) report(t *testing.T) announce.Report {
+	t.Helper()
+	r, err := announce.DecodeReport(h.reporter.get())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (h *harness) announces(t *testing.T, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	state, _ := h.board.shown()
+	var got []string
+	for _, g := range state.Groups {
+		for _, p := range g.Prefixes {
+			got = append(got, p.Addr().String())
+		}
+	}
+	if len(got) != len(want) {
+		t.Fatalf("announces %v, want %v", got, want)
+	}
+	for i := range got {
+		if got[i] != want[i] {
+			t.Fatalf("announces %v, want %v", got, want)
+		}
+	}
+}
+
+func TestLoopKeepsTheLastState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		if h.ready(t.Context()) == nil {
+			t.Error("ready before the Node was read")
+		}
+		h.nodes.put(node{})
+		h.announces(t)
+		if err := h.ready(t.Context()); err != nil {
+			t.Errorf("not ready without a program: %v", err)
+		}
+		h.see(program(t, 5, nil, "203.0.113.1"))
+		h.announces(t, "203.0.113.1")
+		_, sets := h.board.shown()
+
+		for name, n := range map[string]node{
+			"no annotation":   {},
+			"gone":            {gone: true},
+			"unknown version": {announced: true, program: `{"version":2}`},
+			"malformed":       {announced: true, program: `{"version":1`},
+			"empty value":     {announced: true},
+		} {
+			h.nodes.put(n)
+			h.announces(t, "203.0.113.1")
+			if _, n := h.board.shown(); n != sets {
+				t.Errorf("%s: the announcer was bothered", name)
+			}
+			if r := h.report(t); r.Epoch != 5 || (r.Error == "") == n.announced {
+				t.Errorf("%s: report %+v", name, r)
+			}
+		}
+
+		// Same content under another epoch.
+		h.see(program(t, 6, nil, "203.0.113.1"))
+		_, n := h.board.shown()
+		if r := h.report(t); r.Epoch != 6 || r.Error != "" || n != sets {
+			t.Errorf("report %+v after %d sets", r, n-sets)
+		}
+		// An older one counts only when it stays.
+		h.see(program(t, 4, nil, "203.0.113.4"))
+		h.announces(t, "203.0.113.1")
+		if r := h.report(t); r.Epoch != 6 || r.Error == "" {
+			t.Errorf("report %+v", r)
+		}
+		time.Sleep(rollbackHold)
+		h.announces(t, "203.0.113.4")
+		if r := h.report(t); r.Epoch != 4 || r.Error != "" {
+			t.Errorf("report %+v", r)
+		}
+		// An older one that is replaced in time never counts.
+		h.see(program(t, 3, nil, "203.0.113.3"))
+		h.see(program(t, 7, nil, "203.0.113.7"))
+		time.Sleep(2 * rollbackHold)
+		h.announces(t, "203.0.113.7")
+
+		// An empty program means: nothing.
+		h.see(text(t, 8))
+		h.announces(t)
+		if err := h.alive(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestLoopNeverWithoutPassword(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		key := &announce.SecretKey{Name: "tor", Key: "password"}
+		h.see(program(t, 1, key, "203.0.113.1"))
+		if state, _ := h.board.shown(); len(state.Peers) != 0 {
+			t.Fatalf("peers %+v without a password", state.Peers)
+		}
+		if r := h.report(t); len(r.Sessions) != 1 || r.Sessions[0].Error == "" || r.Epoch != 1 {
+			t.Errorf("report %+v", r)
+		}
+		h.secrets.Store("tor", map[string][]byte{"password": []byte("s")})
+		time.Sleep(rereadMissing)
+		synctest.Wait()
+		if state, _ := h.board.shown(); len(state.Peers) != 1 || state.Peers[0].Password != "s" {
+			t.Errorf("peers %+v", state.Peers)
+		}
+		if r := h.report(t); len(r.Sessions) != 1 || r.Sessions[0].Error != "" {
+			t.Errorf("report %+v", r)
+		}
+	})
+}
+
+func TestLoopReportsFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.board.fail(errors.New("port in use"))
+		h.see(program(t, 1, nil, "203.0.113.1"))
+		if r := h.report(t); r.Epoch != 0 || r.Error != "port in use" {
+			t.Errorf("report %+v", r)
+		}
+		if h.ready(t.Context()) == nil {
+			t.Error("ready")
+		}
+		h.board.fail(nil)
+		h.sessions.put(struct{}{}) // the announcer's own retry
+		h.announces(t, "203.0.113.1")
+		if r := h.report(t); r.Epoch != 1 || r.Error != "" {
+			t.Errorf("report %+v", r)
+		}
+		if err := h.ready(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestStop(t *testing.T) {
+	for name, test := range map[string]struct {
+		node     node
+		withdraw bool
+	}{
+		"restart":  {},
+		"cordoned": {node{cordoned: true}, true},
+		"draining": {node{draining: true}, true},
+		"gone":     {node{gone: true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t)
+				h.see(program(t, 1, nil, "203.0.113.1"))
+				test.node.program, test.node.announced = program(t, 1, nil, "203.0.113.1"), !test.node.gone
+				h.nodes.put(test.node)
+				synctest.Wait()
+				h.stop()
+				<-h.ended
+				if test.withdraw {
+					h.announces(t)
+				} else {
+					h.announces(t, "203.0.113.1")
+				}
+				if h.ready(t.Context()) == nil {
+					t.Error("ready while stopping")
+				}
+			})
+		})
+	}
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	good := Config{NodeName: "n", Namespace: "s", BGPListenPort: 179, RestartGrace: DefaultRestartGrace}
+	if err := good.Validate(); err != nil {
+		t.Error(err)
+	}
+	for name, change := range map[string]func(*Config){
+		"no node":       func(c *Config) { c.NodeName = "" },
+		"no namespace":  func(c *Config) { c.Namespace = "" },
+		"port":          func(c *Config) { c.BGPListenPort = 0 },
+		"restart grace": func(c *Config) { c.RestartGrace = time.Second },
+		"data path":     func(c *Config) { c.Datapath = []string{"forward"} },
+		"table":         func(c *Config) { c.DatapathTable = 1 },
+		"mark":          func(c *Config) { c.DatapathMark = 1 },
+		"cleanup":       func(c *Config) { c.Cleanup = true },
+	} {
+		c := good
+		change(&c)
+		if c.Validate() == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
