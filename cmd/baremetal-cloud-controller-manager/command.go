@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/cloud-provider/app"
+	"k8s.io/cloud-provider/names"
+	cliflag "k8s.io/component-base/cli/flag"
+)
+
+// newCommand is the upstream command with our flags, provider and defaults. It
+// ends on SIGTERM and SIGINT.
+func newCommand() (*cobra.Command, error) {
+	options, err := defaultOptions()
+	if err != nil {
+		return nil, err
+	}
+	m := &manager{options: options}
+	m.ctx, m.end = context.WithCancel(context.Background())
+
+	var sets cliflag.NamedFlagSets
+	m.flags.addTo(sets.FlagSet("baremetal"))
+	constructors := map[string]app.ControllerInitFuncConstructor{
+		names.ServiceLBController: {
+			InitContext: app.ControllerInitContext{ClientName: programName},
+			Constructor: m.serviceController,
+		},
+	}
+	command := app.NewCloudControllerManagerCommand(options, m.cloud, constructors, names.CCMControllerAliases(), sets, m.ctx.Done())
+	command.Use = programName
+	command.Long = "The cloud-controller-manager of clusters without a cloud gives addresses to Services of type LoadBalancer, and plans which node announces them."
+
+	upstream := command.RunE
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if err := m.validate(); err != nil {
+			return err
+		}
+		signalled, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		defer context.AfterFunc(signalled, m.end)()
+		return m.run(func() error { return upstream(command, args) })
+	}
+	return command, nil
+}
+
+// run runs upstream, and the planner that the cloud hook starts, until one of
+// them ends; then it ends both and gives up the Lease.
+func (m *manager) run(upstream func() error) error {
+	m.beside = &errgroup.Group{}
+	m.beside.Go(func() error {
+		defer m.end()
+		return upstream()
+	})
+	m.beside.Go(func() error {
+		<-m.ctx.Done()
+		m.resign()
+		return nil
+	})
+	return m.beside.Wait()
+}
+
+func (m *manager) validate() error {
+	var errs []error
+	if m.options.Generic.LeaderMigration.Enabled {
+		errs = append(errs, errors.New("--enable-leader-migration is not supported: there is nothing to migrate"))
+	}
+	return errors.Join(append(errs, m.flags.validate())...)
+}

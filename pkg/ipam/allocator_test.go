@@ -1,0 +1,224 @@
+package ipam
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+)
+
+func TestReleasedAddressRests(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.1-203.0.113.3"))
+	gets(t, a, claim("x"), "203.0.113.1")
+	a.Forget("x")
+	gets(t, a, claim("y"), "203.0.113.2")
+	gets(t, a, claim("z"), "203.0.113.3")
+	gets(t, a, claim("w"), "203.0.113.1")
+	refused(t, a, claim("v"), PoolExhausted, `AddressPool "lan"`, "no free IPv4 address", "delete a Service")
+}
+
+func TestSearchGoesOnBehindAdoptedAddresses(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.1-203.0.113.9"))
+	a.Adopt([]Record{{Owner: Owner{UID: "x"}, Addresses: addrs("203.0.113.5")}})
+	gets(t, a, claim("y"), "203.0.113.6")
+}
+
+func TestRetiringAddressIsNotGivenOut(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.1"))
+	gets(t, a, claim("x"), "203.0.113.1")
+	a.Release("x")
+	refused(t, a, claim("y"), PoolExhausted)
+	if a.Observe("x", addrs("203.0.113.1")) {
+		t.Error("freed while the API still shows it")
+	}
+	refused(t, a, claim("y"), PoolExhausted)
+	if !a.Observe("x", nil) {
+		t.Error("not freed when the API no longer shows it")
+	}
+	gets(t, a, claim("y"), "203.0.113.1")
+}
+
+func TestAddressLeftForAnotherRetires(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.1-203.0.113.2"))
+	gets(t, a, claim("x"), "203.0.113.1")
+	gets(t, a, claim("x", want("203.0.113.2")), "203.0.113.2")
+	refused(t, a, claim("y"), PoolExhausted)
+	a.Observe("x", addrs("203.0.113.2"))
+	gets(t, a, claim("y"), "203.0.113.1")
+	if got := join(a.Addresses("x")); got != "203.0.113.2" {
+		t.Errorf("x has %s", got)
+	}
+}
+
+func TestAddressStaysWhateverBecomesOfThePool(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.1"))
+	gets(t, a, claim("x"), "203.0.113.1")
+	for name, pools := range map[string][]*v1alpha1.AddressPool{
+		"deleted":   nil,
+		"edited":    {pool("lan", "198.51.100.0/24")},
+		"disabled":  {pool("lan", "203.0.113.1", spec(func(s *v1alpha1.AddressPoolSpec) { s.Disabled = true }))},
+		"forbidden": {pool("lan", "203.0.113.1", spec(func(s *v1alpha1.AddressPoolSpec) { s.Namespaces = []string{"other"} }))},
+		"malformed": {pool("lan", "203.0.113.1 x")},
+	} {
+		a.SetPools(Compile(pools), nil)
+		t.Run(name, func(t *testing.T) { gets(t, a, claim("x"), "203.0.113.1") })
+	}
+	t.Run("named pool gone", func(t *testing.T) {
+		a := allocator(pool("lan", "203.0.113.1"))
+		gets(t, a, claim("x", from("lan")), "203.0.113.1")
+		a.SetPools(Compile([]*v1alpha1.AddressPool{pool("new", "203.0.113.0/24"), pool("lan", "198.51.100.0/24")}), nil)
+		gets(t, a, claim("x", from("lan")), "203.0.113.1")
+	})
+	t.Run("node with that address", func(t *testing.T) {
+		a.SetNodes(map[netip.Addr]string{netip.MustParseAddr("203.0.113.1"): "n"})
+		gets(t, a, claim("x"), "203.0.113.1")
+	})
+}
+
+func TestUserAsksForAnother(t *testing.T) {
+	a := allocator(pool("one", "203.0.113.0/24"), pool("two", "198.51.100.0/24", spec(func(s *v1alpha1.AddressPoolSpec) {
+		s.Protocols = []v1alpha1.Protocol{v1alpha1.ProtocolLayer2}
+	})))
+	gets(t, a, claim("x"), "203.0.113.0")
+	gets(t, a, claim("x", from("two")), "198.51.100.0")
+	gets(t, a, claim("x"), "198.51.100.0")
+	gets(t, a, claim("x", func(c *Claim) { c.Protocol = v1alpha1.ProtocolBGP }), "203.0.113.1")
+	refused(t, a, claim("x", from("three")), NoPool, `"three"`)
+	gets(t, a, claim("x", func(c *Claim) { c.Protocol = v1alpha1.ProtocolBGP }), "203.0.113.1")
+	gets(t, a, claim("x", want("203.0.113.77")), "203.0.113.77")
+	gets(t, a, claim("x"), "203.0.113.77")
+}
+
+func TestAdoption(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.0/24"))
+	a.SetNodes(map[netip.Addr]string{netip.MustParseAddr("203.0.113.9"): "n", netip.MustParseAddr("192.0.2.9"): "n"})
+	record := func(name string, marked bool, texts ...string) Record {
+		return Record{Owner: Owner{UID: claim(name).UID, Namespace: "default", Name: name}, Addresses: addrs(texts...), Marked: marked}
+	}
+	conflicts := a.Adopt([]Record{
+		record("pooled", false, "203.0.113.1"),
+		record("marked", true, "198.51.100.1"),
+		record("foreign", false, "198.51.100.2"),
+		record("node", false, "203.0.113.9"),
+		record("markednode", true, "192.0.2.9"),
+		record("second", false, "203.0.113.1", "203.0.113.2"),
+	})
+	for name, want := range map[string]string{
+		"pooled": "203.0.113.1", "marked": "198.51.100.1", "foreign": "", "node": "", "markednode": "", "second": "203.0.113.2",
+	} {
+		if got := join(a.Addresses(claim(name).UID)); got != want {
+			t.Errorf("%s has %q; want %q", name, got, want)
+		}
+	}
+	if len(conflicts) != 1 || conflicts[0].String() != "203.0.113.1 is recorded by Service default/pooled, which has it, and by default/second" {
+		t.Errorf("conflicts are %v", conflicts)
+	}
+	gets(t, a, claim("marked"), "198.51.100.1")
+	refused(t, a, claim("thief", want("203.0.113.1")), AddressInUse, "default/pooled")
+
+	t.Run("not of what was served since", func(t *testing.T) {
+		gets(t, a, claim("pooled", want("203.0.113.50")), "203.0.113.50")
+		a.Adopt([]Record{record("pooled", false, "203.0.113.1")})
+		if got := join(a.Addresses("pooled")); got != "203.0.113.50" {
+			t.Errorf("pooled has %s", got)
+		}
+	})
+	t.Run("with new pools", func(t *testing.T) {
+		a.SetPools(Compile([]*v1alpha1.AddressPool{pool("lan", "203.0.113.0/24"), pool("new", "198.51.100.2")}), []Record{record("foreign", false, "198.51.100.2")})
+		refused(t, a, claim("thief", from("new")), PoolExhausted)
+	})
+}
+
+func TestFollow(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.1-203.0.113.2"))
+	foreign := func(texts ...string) Record { return Record{Owner: Owner{UID: "f"}, Addresses: addrs(texts...)} }
+	a.Follow(foreign("203.0.113.1", "192.0.2.1"))
+	gets(t, a, claim("x"), "203.0.113.2")
+	refused(t, a, claim("y"), PoolExhausted)
+	if a.Follow(foreign("203.0.113.1")) {
+		t.Error("freed what is still recorded")
+	}
+	if !a.Follow(foreign()) {
+		t.Error("nothing was freed")
+	}
+	gets(t, a, claim("y"), "203.0.113.1")
+	a.Follow(foreign("203.0.113.1"))
+	if got := join(a.Addresses("y")); got != "203.0.113.1" {
+		t.Errorf("y lost its address to another controller: has %q", got)
+	}
+}
+
+func TestChoiceOfPool(t *testing.T) {
+	with := func(f func(*v1alpha1.AddressPoolSpec)) func(*v1alpha1.AddressPool) { return spec(f) }
+	labelled := &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "gold"}}
+	a := allocator(
+		pool("auto", "203.0.113.0/28"),
+		pool("better", "203.0.113.16/28", with(func(s *v1alpha1.AddressPoolSpec) { s.Priority = 1; s.Namespaces = []string{"prod"} })),
+		pool("byhand", "203.0.113.32/28", with(func(s *v1alpha1.AddressPoolSpec) { s.AutoAssign = new(bool) })),
+		pool("off", "203.0.113.48/28", with(func(s *v1alpha1.AddressPoolSpec) { s.Disabled = true })),
+		pool("gold", "203.0.113.64/28", with(func(s *v1alpha1.AddressPoolSpec) { s.NamespaceSelector, s.ServiceSelector = labelled, labelled })),
+		pool("buggy", "198.51.100.255-198.51.101.1", with(func(s *v1alpha1.AddressPoolSpec) { s.AvoidBuggyIPs = true })),
+		pool("six", "2001:db8::/64"),
+		pool("leaving", "192.0.2.1", func(p *v1alpha1.AddressPool) { now := metav1.NewTime(time.Unix(1, 0)); p.DeletionTimestamp = &now }),
+	)
+	a.SetNodes(map[netip.Addr]string{netip.MustParseAddr("203.0.113.0"): "node-a"})
+	gold := func(c *Claim) { c.NamespaceLabels, c.Labels = labelled.MatchLabels, labelled.MatchLabels }
+
+	gets(t, a, claim("auto"), "203.0.113.1")
+	gets(t, a, claim("prod", func(c *Claim) { c.Namespace = "prod" }), "203.0.113.16")
+	gets(t, a, claim("byhand", from("byhand")), "203.0.113.32")
+	gets(t, a, claim("of-byhand", want("203.0.113.40")), "203.0.113.40")
+	gets(t, a, claim("gold", from("gold"), gold), "203.0.113.64")
+	gets(t, a, claim("buggy", from("buggy")), "198.51.101.1")
+	gets(t, a, claim("dual", dual), "203.0.113.2 2001:db8::")
+	gets(t, a, claim("partial", dual, partial, from("auto")), "203.0.113.3")
+
+	refused(t, a, claim("r", from("better")), PoolForbidden, "spec.namespaces", `"default"`)
+	refused(t, a, claim("r", from("off")), PoolDisabled, `"off"`)
+	refused(t, a, claim("r", from("leaving")), PoolDisabled, "being deleted")
+	refused(t, a, claim("r", want("203.0.113.50")), PoolDisabled, `"off"`)
+	refused(t, a, claim("r", from("gold")), PoolForbidden, "spec.namespaceSelector")
+	refused(t, a, claim("r", from("gold"), func(c *Claim) { c.NamespaceLabels = labelled.MatchLabels }), PoolForbidden, "spec.serviceSelector")
+	refused(t, a, claim("r", from("buggy")), PoolExhausted)
+	refused(t, a, claim("r", want("198.51.101.0")), PoolForbidden, "avoidBuggyIPs")
+	refused(t, a, claim("r", from("none")), NoPool, "better, auto, buggy")
+	refused(t, a, claim("r", from("auto"), func(c *Claim) { c.Protocol = v1alpha1.ProtocolLayer2 }), PoolForbidden, "Layer2")
+	refused(t, a, claim("r", want("192.0.2.200")), NotInAnyPool, "192.0.2.200")
+	refused(t, a, claim("r", want("203.0.113.0")), NodeAddress, `"node-a"`)
+	refused(t, a, claim("r", want("203.0.113.5"), from("gold")), MalformedRequest, `"auto"`, `"gold"`)
+	refused(t, a, claim("r", want("203.0.113.1"), func(c *Claim) { c.ShareKey = "k" }), AddressInUse, "default/auto", "not implemented yet")
+	refused(t, a, claim("r", dual, from("auto")), FamilyUnavailable, "IPv6")
+}
+
+func TestRequireDualStackIsAllOrNothing(t *testing.T) {
+	a := allocator(pool("four", "203.0.113.1"))
+	refused(t, a, claim("x", dual), FamilyUnavailable, "IPv6")
+	gets(t, a, claim("y"), "203.0.113.1")
+}
+
+func TestPartialClaimSaysWhatIsMissing(t *testing.T) {
+	a := allocator(pool("four", "203.0.113.1"))
+	assignment, err := a.Assign(claim("x", dual, partial))
+	if err != nil || assignment.Missing == nil || assignment.Missing.Reason != FamilyUnavailable {
+		t.Fatalf("got %v, missing %v (%v)", assignment.Addresses, assignment.Missing, err)
+	}
+	refused(t, a, claim("y", dual, partial), PoolExhausted)
+}
+
+func TestNoPoolTellsOfEach(t *testing.T) {
+	refused(t, allocator(), claim("x"), NoPool, "create one with IPv4 addresses")
+	off := spec(func(s *v1alpha1.AddressPoolSpec) { s.Disabled = true })
+	refused(t, allocator(pool("a", "2001:db8::/64"), pool("b", "203.0.113.1", off), pool("bad", "x"), pool("c", "2001:db8:1::/64"), pool("d", "2001:db8:2::/64")),
+		claim("x"), PoolDisabled, `"b" is disabled`, `"bad"`, "and 2 more AddressPools will not do")
+}
+
+func TestRefusalIsAnEventReason(t *testing.T) {
+	err := refuse(PoolExhausted, "none left")
+	if err.Error() != "PoolExhausted: none left" || strings.ContainsAny(string(err.Reason), " :") {
+		t.Error(err)
+	}
+}

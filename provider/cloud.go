@@ -1,0 +1,114 @@
+package baremetal
+
+import (
+	"fmt"
+
+	"k8s.io/client-go/informers"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/client"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+)
+
+// ProviderName is the value of --cloud-provider.
+const ProviderName = "baremetal"
+
+// component names this program's clients to the API server.
+const component = "baremetal-load-balancer"
+
+// Options say which Services are ours.
+type Options struct {
+	// LoadBalancerClass is the class that asks for us by name.
+	LoadBalancerClass string
+	// RequireClass leaves Services without a class to another controller.
+	RequireClass bool
+}
+
+// Cloud implements cloudprovider.Interface and cloudprovider.InformerUser. The
+// cloud-controller-manager calls Initialize and SetInformers, in this order and
+// once, when it leads; a new leader is a new Cloud, which adopts what Services
+// have recorded.
+type Cloud struct {
+	classes  *classes
+	balancer *balancer
+	view     *View
+	stop     <-chan struct{}
+}
+
+var (
+	_ cloudprovider.Interface    = (*Cloud)(nil)
+	_ cloudprovider.InformerUser = (*Cloud)(nil)
+)
+
+// New returns a Cloud that does nothing before Initialize.
+func New(options Options) *Cloud {
+	if options.LoadBalancerClass == "" {
+		options.LoadBalancerClass = v1alpha1.LoadBalancerClass
+	}
+	classes := newClasses(options)
+	return &Cloud{classes: classes, balancer: newBalancer(classes)}
+}
+
+// Initialize makes the client of our own kinds. The upstream gives no way to
+// return an error, so a configuration without a client ends the process.
+func (c *Cloud) Initialize(clientBuilder cloudprovider.ControllerClientBuilder, stop <-chan struct{}) {
+	if c.stop != nil {
+		klog.Fatal("The provider was initialized twice: leader migration is not supported")
+	}
+	c.stop = stop
+	if err := c.watchPools(clientBuilder); err != nil {
+		klog.Fatalf("Cannot watch AddressPools: %v", err)
+	}
+}
+
+func (c *Cloud) watchPools(clientBuilder cloudprovider.ControllerClientBuilder) error {
+	config, err := clientBuilder.Config(component)
+	if err != nil {
+		return fmt.Errorf("client configuration: %w", err)
+	}
+	lb, err := client.New(config)
+	if err != nil {
+		return err
+	}
+	return c.balancer.watchPools(lb.AddressPools(0), c.stop)
+}
+
+// SetInformers takes Services, Nodes and Namespaces from the factory, which the
+// caller starts, and begins to serve when they are in.
+func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
+	core := factory.Core().V1()
+	c.view = newView(core.Services(), c.classes, c.balancer.ready)
+	if err := c.balancer.watchCore(core, c.view); err != nil {
+		klog.Fatalf("Cannot watch Services: %v", err)
+	}
+	go c.balancer.run(c.stop)
+}
+
+// LoadBalancer is the interface that this provider is about.
+func (c *Cloud) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return c.balancer, true }
+
+// Services is the informer to give to the upstream service controller. It is nil
+// before SetInformers.
+func (c *Cloud) Services() *View { return c.view }
+
+// Instances is not supported.
+func (c *Cloud) Instances() (cloudprovider.Instances, bool) { return nil, false }
+
+// InstancesV2 is not supported: nodes need no initialisation by this provider.
+func (c *Cloud) InstancesV2() (cloudprovider.InstancesV2, bool) { return nil, false }
+
+// Zones is not supported.
+func (c *Cloud) Zones() (cloudprovider.Zones, bool) { return nil, false }
+
+// Clusters is not supported.
+func (c *Cloud) Clusters() (cloudprovider.Clusters, bool) { return nil, false }
+
+// Routes is not supported: pod routes are the CNI's.
+func (c *Cloud) Routes() (cloudprovider.Routes, bool) { return nil, false }
+
+// ProviderName is "baremetal".
+func (c *Cloud) ProviderName() string { return ProviderName }
+
+// HasClusterID is true: there is nothing outside the cluster to tag.
+func (c *Cloud) HasClusterID() bool { return true }
