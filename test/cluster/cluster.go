@@ -163,6 +163,7 @@ spec:
       - name: echo
         image: lab-echo
         imagePullPolicy: Never
+        env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
         readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 `, name, replicas, selector))
 	if err := c.WaitPodsReady(Context(t), "default", "app="+name, replicas); err != nil {
@@ -254,8 +255,25 @@ func (c *Cluster) NodeAddress(t testing.TB, name string) netip.Addr {
 // WaitCondition waits until a Service's Announced condition has the status.
 func (c *Cluster) WaitCondition(t testing.TB, service string, want metav1.ConditionStatus) metav1.Condition {
 	t.Helper()
+	return c.waitCondition(t, service, "status "+string(want), func(c metav1.Condition) bool { return c.Status == want })
+}
+
+// WaitReason waits until a Service's Announced condition has the reason.
+func (c *Cluster) WaitReason(t testing.TB, service, want string) metav1.Condition {
+	t.Helper()
+	return c.waitCondition(t, service, "reason "+want, func(c metav1.Condition) bool { return c.Reason == want })
+}
+
+// WaitMessage waits until a Service's Announced condition ends with the text.
+func (c *Cluster) WaitMessage(t testing.TB, service, want string) metav1.Condition {
+	t.Helper()
+	return c.waitCondition(t, service, "message "+want, func(c metav1.Condition) bool { return strings.HasSuffix(c.Message, want) })
+}
+
+func (c *Cluster) waitCondition(t testing.TB, service, what string, want func(metav1.Condition) bool) metav1.Condition {
+	t.Helper()
 	var condition metav1.Condition
-	err := c.WaitFor(Context(t), fmt.Sprintf("Service %s is Announced=%s", service, want), func(ctx context.Context) (bool, error) {
+	err := c.WaitFor(Context(t), fmt.Sprintf("the Announced condition of Service %s has %s", service, what), func(ctx context.Context) (bool, error) {
 		svc, err := c.Client.CoreV1().Services("default").Get(ctx, service, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -265,7 +283,7 @@ func (c *Cluster) WaitCondition(t testing.TB, service string, want metav1.Condit
 			return false, errors.New("it has no such condition")
 		}
 		condition = *found
-		if found.Status != want {
+		if !want(condition) {
 			return false, fmt.Errorf("it is %s (%s): %s", found.Status, found.Reason, found.Message)
 		}
 		return true, nil

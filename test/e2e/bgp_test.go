@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,11 +43,7 @@ func serviceFirst(t *testing.T, c *cluster.Cluster) {
 	}
 	c.Apply(t, cluster.Pool)
 	address := c.Address(t, "web")
-	condition = c.WaitCondition(t, "web", metav1.ConditionFalse)
-	c.WaitFor(cluster.Context(t), "the reason is NoPeer", func(context.Context) (bool, error) {
-		condition = c.WaitCondition(t, "web", metav1.ConditionFalse)
-		return condition.Reason == "NoPeer", fmt.Errorf("it is %s", condition.Reason)
-	})
+	c.WaitReason(t, "web", "NoPeer")
 	c.Apply(t, cluster.Peer)
 	c.WaitNextHops(t, address, "node1", "node2", "node3")
 	c.WaitCondition(t, "web", metav1.ConditionTrue)
@@ -234,13 +229,7 @@ func deadNode(t *testing.T, c *cluster.Cluster) {
 	if err := c.WaitNodeNotReady(cluster.Context(t), "node3"); err != nil {
 		t.Fatal(err)
 	}
-	err := c.WaitFor(cluster.Context(t), "the condition names two nodes", func(context.Context) (bool, error) {
-		message := c.WaitCondition(t, "web", metav1.ConditionTrue).Message
-		return !strings.Contains(message, "node3"), fmt.Errorf("it says %q", message)
-	})
-	if err != nil {
-		t.Error(err)
-	}
+	c.WaitMessage(t, "web", "announced by node1, node2")
 	if err := c.PowerOn(cluster.Context(t), "node3"); err != nil {
 		t.Fatal(err)
 	}
