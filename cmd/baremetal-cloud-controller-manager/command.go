@@ -48,18 +48,13 @@ func newCommand() (*cobra.Command, error) {
 	return command, nil
 }
 
-// run runs upstream, and the planner that the cloud hook starts, until one of
-// them ends; then it ends both and gives up the Lease.
+// run runs upstream, and what the cloud hook starts beside it, the planner and
+// the election, until one of them ends; then it ends them all.
 func (m *manager) run(upstream func() error) error {
 	m.beside = &errgroup.Group{}
 	m.beside.Go(func() error {
 		defer m.end()
 		return upstream()
-	})
-	m.beside.Go(func() error {
-		<-m.ctx.Done()
-		m.resign()
-		return nil
 	})
 	return m.beside.Wait()
 }

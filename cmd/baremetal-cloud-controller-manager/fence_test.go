@@ -20,6 +20,7 @@ func (slow) RoundTrip(*http.Request) (*http.Response, error) {
 func TestFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f fence
+		f.open()
 		client := f.wrap(slow{})
 		do := func(method string) error {
 			request, err := http.NewRequest(method, "https://192.0.2.1", nil)
@@ -49,6 +50,37 @@ func TestFence(t *testing.T) {
 		}
 		if err := do(http.MethodGet); err != nil {
 			t.Errorf("a read behind the fence: %v", err)
+		}
+	})
+}
+
+func TestFencePaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fence // paused
+		begin := time.Now()
+		if err := f.enter(t.Context()); !errors.Is(err, errFenced) || time.Since(begin) != fencePatience {
+			t.Errorf("%v after %v; want %v after %v", err, time.Since(begin), errFenced, fencePatience)
+		}
+		waiting := make(chan error)
+		go func() { waiting <- f.enter(t.Context()) }()
+		synctest.Wait()
+		f.open()
+		if err := <-waiting; err != nil {
+			t.Errorf("a write that waited was not let through: %v", err)
+		}
+		f.pause()
+		go func() { waiting <- f.enter(t.Context()) }()
+		synctest.Wait()
+		f.writing.Done()
+		if err := f.close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := <-waiting; !errors.Is(err, errFenced) {
+			t.Errorf("a write that waited when the fence closed: %v; want %v", err, errFenced)
+		}
+		f.open()
+		if err := f.enter(t.Context()); !errors.Is(err, errFenced) {
+			t.Error("a closed fence opened")
 		}
 	})
 }

@@ -4,18 +4,16 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
-	"os"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/app"
 	"k8s.io/cloud-provider/app/config"
 	"k8s.io/cloud-provider/options"
+	componentbase "k8s.io/component-base/config"
 	controllermanager "k8s.io/controller-manager/app"
 	"k8s.io/controller-manager/controller"
 	"k8s.io/klog/v2"
@@ -35,18 +33,20 @@ type manager struct {
 	// beside runs upstream and, beside it, the planner.
 	beside *errgroup.Group
 
-	// fence holds back upstream's writes once the Lease is to be given up.
+	// fence holds back upstream's writes unless this process leads.
 	fence fence
-	// unfenced is how to reach the API server past the fence.
-	unfenced atomic.Pointer[rest.Config]
-	leading  atomic.Bool
+	// elected is closed when this process leads for the first time.
+	elected <-chan struct{}
 }
 
 // cloud is upstream's hook between configuration and start. It ends the process
 // where it cannot go on, as upstream's own does.
 func (m *manager) cloud(completed *config.CompletedConfig) cloudprovider.Interface {
-	m.connect(completed)
-	m.plan(rest.CopyConfig(m.unfenced.Load()))
+	unfenced := m.connect(completed)
+	m.plan(unfenced, completed.ComponentConfig.Generic.LeaderElection)
+	if err := m.elect(unfenced, completed); err != nil {
+		klog.Fatalf("Leader election could not be set up: %v", err)
+	}
 
 	shared := completed.ComponentConfig.KubeCloudShared.CloudProvider
 	cloudprovider.RegisterCloudProvider(baremetal.ProviderName, func(io.Reader) (cloudprovider.Interface, error) {
@@ -66,10 +66,11 @@ func (m *manager) cloud(completed *config.CompletedConfig) cloudprovider.Interfa
 }
 
 // connect makes all that upstream builds from the configuration patient with an
-// absent API server, fenced, and sparing of memory.
-func (m *manager) connect(completed *config.CompletedConfig) {
+// absent API server, fenced, and sparing of memory. It returns how to reach the
+// API server past the fence.
+func (m *manager) connect(completed *config.CompletedConfig) *rest.Config {
 	kubeapi.Patient(completed.Kubeconfig)
-	m.unfenced.Store(rest.CopyConfig(completed.Kubeconfig))
+	unfenced := rest.CopyConfig(completed.Kubeconfig)
 	completed.Kubeconfig.Wrap(m.fence.wrap)
 	completed.VersionedClient = completed.ClientBuilder.ClientOrDie("shared-informers")
 	resync := completed.ComponentConfig.Generic.MinResyncPeriod.Duration
@@ -77,39 +78,59 @@ func (m *manager) connect(completed *config.CompletedConfig) {
 		time.Duration(float64(resync)*(1+rand.Float64())),
 		informers.WithTransform(baremetal.Trim),
 	)
+	return unfenced
+}
+
+// elect takes part in the election of a leader in place of upstream, whose
+// controllers are held back until this process leads.
+func (m *manager) elect(unfenced *rest.Config, completed *config.CompletedConfig) error {
+	elected := make(chan struct{})
+	settings := completed.ComponentConfig.Generic.LeaderElection
+	if !settings.LeaderElect {
+		close(elected)
+		m.elected = elected
+		m.fence.open()
+		return nil
+	}
+	completed.ComponentConfig.Generic.LeaderElection.LeaderElect = false
+	e, err := newElection(unfenced, settings, completed.EventRecorder, &m.fence)
+	if err != nil {
+		return err
+	}
+	m.elected = e.elected
+	m.beside.Go(func() error {
+		defer m.end()
+		return e.run(m.ctx)
+	})
+	return nil
 }
 
 // plan runs the planner, which has a Lease of its own, beside upstream.
-func (m *manager) plan(cluster *rest.Config) {
+func (m *manager) plan(cluster *rest.Config, election componentbase.LeaderElectionConfiguration) {
 	m.beside.Go(func() error {
 		// A planner that cannot work must not leave a half of the program behind.
 		defer m.end()
-		election := m.options.Generic.LeaderElection
 		return planner.Run(m.ctx, planner.Config{
-			REST:              rest.AddUserAgent(cluster, planner.LeaseName),
+			REST:              cluster, // copied by the planner
 			SpeakerNamespace:  m.flags.speakerNamespace,
 			LoadBalancerClass: m.flags.loadBalancerClass,
 			RequireClass:      m.flags.requireClass,
 			LeaderElect:       election.LeaderElect,
 			LeaseNamespace:    election.ResourceNamespace,
-			Identity:          hostname() + "_" + string(uuid.NewUUID()),
+			Identity:          identity(),
 		})
 	})
 }
 
-// serviceController is called when this process leads, and not before.
+// serviceController starts upstream's controller when this process leads.
 func (m *manager) serviceController(init app.ControllerInitContext, completed *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
 	start := baremetal.ServiceController(init, completed, cloud)
 	return func(ctx context.Context, c controllermanager.ControllerContext) (controller.Interface, bool, error) {
-		m.leading.Store(true)
-		return start(ctx, c)
+		select {
+		case <-m.elected:
+			return start(ctx, c)
+		case <-m.ctx.Done():
+			return nil, false, nil
+		}
 	}
-}
-
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return programName
-	}
-	return name
 }

@@ -69,7 +69,7 @@ func start(t testing.TB, server *apiserver.Server, args ...string) *process {
 		p.kill()
 		if t.Failed() {
 			text, _ := os.ReadFile(p.log)
-			t.Logf("%s:\n%s", filepath.Base(p.log), text[max(0, len(text)-8192):])
+			t.Logf("%s:\n%s", filepath.Base(p.log), text[max(0, len(text)-32768):])
 		}
 	})
 	return p
@@ -89,6 +89,12 @@ func (p *process) terminate(t testing.TB) int {
 	}
 	_ = p.Wait()
 	return p.ProcessState.ExitCode()
+}
+
+// ended reports whether the process has ended, and waits for nobody.
+func (p *process) ended() bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+	return err != nil || bytes.Contains(stat, []byte(") Z "))
 }
 
 // logged reports whether the process has written the text.

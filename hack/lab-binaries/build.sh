@@ -41,3 +41,6 @@ for program in "${programs[@]}"; do
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w${stamp}" -o "$target.new" "$package"
 	mv "$target.new" "$target"
 done
+
+# The lab's own command, of the project's module.
+go -C ../.. build -o bin/lab/labctl ./test/lab/labctl
