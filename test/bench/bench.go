@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/cluster"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab"
@@ -113,46 +115,100 @@ func (b *bench) withProject(ctx context.Context, measure func() error) error {
 func (b *bench) oneAtATime(ctx context.Context, n int, into *latencies) error {
 	// What settles from before must not be measured: one Service first, unseen.
 	for i := range n + 1 {
-		status, route, err := b.one(ctx)
+		l, err := b.one(ctx)
 		if err != nil {
 			return fmt.Errorf("Service %d: %w", i, err)
 		}
 		if i > 0 {
-			into.status = append(into.status, status)
-			into.route = append(into.route, route)
+			into.finalizer = append(into.finalizer, l.finalizer)
+			into.status = append(into.status, l.status)
+			into.node = append(into.node, l.node)
+			into.route = append(into.route, l.route)
 		}
 	}
 	return nil
 }
 
-func (b *bench) one(ctx context.Context) (status, route time.Duration, err error) {
+// latency of one Service, from just before it is created.
+type latency struct{ finalizer, status, node, route time.Duration }
+
+func (b *bench) one(ctx context.Context) (l latency, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	b.serial++
 	name := fmt.Sprintf("one-%05d", b.serial)
+	nodes, err := b.watchNodes(ctx)
+	if err != nil {
+		return l, err
+	}
 	watch, err := b.Client.CoreV1().Services("default").Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 	if err != nil {
-		return 0, 0, err
+		return l, err
 	}
 	defer watch.Stop()
 	started := time.Now()
 	if _, err := b.Client.CoreV1().Services("default").Create(ctx, service(name), metav1.CreateOptions{}); err != nil {
-		return 0, 0, err
+		return l, err
 	}
 	var address string
 	for event := range watch.ResultChan() {
 		svc, ok := event.Object.(*corev1.Service)
+		if ok && len(svc.Finalizers) > 0 && l.finalizer == 0 {
+			l.finalizer = time.Since(started)
+		}
 		if ok && len(svc.Status.LoadBalancer.Ingress) > 0 {
-			status = time.Since(started)
+			l.status = time.Since(started)
 			address = svc.Status.LoadBalancer.Ingress[0].IP
 			break
 		}
 	}
 	if address == "" {
-		return 0, 0, errors.New("no address")
+		return l, errors.New("no address")
 	}
 	at, err := b.routes.wait(ctx, address)
-	return status, at.Sub(started), err
+	if err != nil {
+		return l, err
+	}
+	l.route = at.Sub(started)
+	if at, err = firstTold(nodes, netip.MustParseAddr(address)); err != nil {
+		return l, err
+	}
+	l.node = at.Sub(started)
+	return l, nil
+}
+
+// nodeEntry is what a Node was told, and when.
+type nodeEntry struct {
+	at    time.Time
+	value string
+}
+
+// watchNodes follows what Nodes are told until the context ends.
+func (b *bench) watchNodes(ctx context.Context) (<-chan nodeEntry, error) {
+	watch, err := b.Client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	entries := make(chan nodeEntry, 1024) // more than come while one Service is measured
+	go func() {
+		defer close(entries)
+		for event := range watch.ResultChan() {
+			if n, ok := event.Object.(*corev1.Node); ok {
+				entries <- nodeEntry{time.Now(), n.Annotations[v1alpha1.NodeAnnouncements]}
+			}
+		}
+	}()
+	return entries, nil
+}
+
+// firstTold returns when the first Node was told to announce the address.
+func firstTold(entries <-chan nodeEntry, address netip.Addr) (time.Time, error) {
+	for e := range entries {
+		if p, err := announce.Decode(e.value); err == nil && p.Contains(address) {
+			return e.at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("no Node was told to announce %s", address)
 }
 
 // service is a LoadBalancer Service without endpoints and node ports, of which
@@ -459,7 +515,10 @@ func watchRoutes(ctx context.Context, l *lab.Lab) (*routeLog, error) {
 		return nil, err
 	}
 	r := &routeLog{at: make(map[string]time.Time), changed: make(chan struct{})}
-	go r.read(out) // ends with the process
+	go func() { // ends with the process, which ends with ctx or the lab
+		r.read(out)
+		_ = cmd.Wait() // it is killed, so there is always an error
+	}()
 	return r, nil
 }
 

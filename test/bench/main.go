@@ -75,6 +75,10 @@ func run(ctx context.Context, single, rounds, bulk int, fsync bool) (err error) 
 		}
 	}
 
+	if bulk == 0 {
+		report(os.Stdout, single*rounds, 0, floorSingle, oursSingle, 0, bulkResult{})
+		return nil
+	}
 	step("The floor's writes for %d Services", bulk)
 	floorBulk, err := b.floorBulk(ctx, bulk)
 	if err != nil {

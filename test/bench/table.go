@@ -9,7 +9,7 @@ import (
 )
 
 // latencies of Services created one at a time.
-type latencies struct{ status, route []time.Duration }
+type latencies struct{ finalizer, status, node, route []time.Duration }
 
 // bulkResult is what the project did with many pending Services.
 type bulkResult struct {
@@ -43,8 +43,14 @@ func report(w io.Writer, single, bulk int, floor, ours latencies, floorBulk time
 		name string
 		q    float64
 	}{{"median", 0.5}, {"p90", 0.9}} {
+		row(fmt.Sprintf("  create -> finalizer, %s", q.name), quantile(floor.finalizer, q.q), quantile(ours.finalizer, q.q))
 		row(fmt.Sprintf("create -> status, %d one at a time, %s", single, q.name), quantile(floor.status, q.q), quantile(ours.status, q.q))
+		row(fmt.Sprintf("  create -> first Node, %s", q.name), quantile(floor.node, q.q), quantile(ours.node, q.q))
 		row(fmt.Sprintf("create -> route, %d one at a time, %s", single, q.name), quantile(floor.route, q.q), quantile(ours.route, q.q))
+	}
+	if bulk == 0 {
+		t.Flush()
+		return
 	}
 	row(fmt.Sprintf("%d pending Services: all addressed", bulk), floorBulk, oursBulk.addressed)
 	only := func(what, value string) { fmt.Fprintf(t, "%s\t\t%s\t\n", what, value) }

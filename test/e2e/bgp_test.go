@@ -52,6 +52,7 @@ func serviceFirst(t *testing.T, c *cluster.Cluster) {
 
 // serviceLife: create, answer from behind the router, delete, withdraw, release.
 func serviceLife(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Apply(t, cluster.Service("web"))
 	address := c.Address(t, "web")
 	c.WaitNextHops(t, address, "node1", "node2", "node3")
@@ -77,6 +78,7 @@ func serviceLife(t *testing.T, c *cluster.Cluster) {
 }
 
 func requestedAddresses(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Apply(t, `
 apiVersion: lb.baremetal.dev/v1alpha1
 kind: AddressPool
@@ -97,6 +99,7 @@ spec: {addresses: ["198.19.255.0/30"], autoAssign: false}
 
 // localTraffic: under externalTrafficPolicy Local the route is where the pod is.
 func localTraffic(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Deploy(t, "one", 1, "node1")
 	c.Apply(t, cluster.Service("one", "externalTrafficPolicy: Local"))
 	address := c.Address(t, "one")
@@ -115,6 +118,7 @@ func localTraffic(t *testing.T, c *cluster.Cluster) {
 // connection that stays open, or by an address; also where the node is the only
 // next hop.
 func restarts(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Deploy(t, "one", 1, "node2")
 	c.Apply(t, cluster.Service("web"))
 	c.Apply(t, cluster.Service("one", "externalTrafficPolicy: Local"))
@@ -162,6 +166,7 @@ func restarts(t *testing.T, c *cluster.Cluster) {
 // apiServerAway: a minute without the API server withdraws nothing, and what
 // comes after it comes fast.
 func apiServerAway(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Deploy(t, "one", 1, "node2")
 	c.Apply(t, cluster.Service("web"))
 	c.Apply(t, cluster.Service("one", "externalTrafficPolicy: Local"))
@@ -203,6 +208,7 @@ func apiServerAway(t *testing.T, c *cluster.Cluster) {
 
 // newNode: a node that joins announces everything.
 func newNode(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Apply(t, cluster.Service("web"))
 	address := c.Address(t, "web")
 	name, err := c.AddNode(cluster.Context(t), lab.NodeOptions{})
@@ -220,6 +226,7 @@ func newNode(t *testing.T, c *cluster.Cluster) {
 // deadNode: a node that loses its power goes out of the plan when it turns
 // NotReady, and comes back with everything.
 func deadNode(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Apply(t, cluster.Service("web"))
 	address := c.Address(t, "web")
 	c.WaitNextHops(t, address, "node1", "node2", "node3")

@@ -19,6 +19,7 @@ import (
 // the client's own address kept or not.
 func get(t *testing.T, c *cluster.Cluster, address string) string {
 	t.Helper()
+	settle(t, c, address)
 	var answer string
 	err := c.WaitFor(cluster.Context(t), address+" answers behind the router", func(ctx context.Context) (bool, error) {
 		out, err := c.On(ctx, lab.Client, "curl", "-sS", "--max-time", "1", "http://"+address+"/")
@@ -41,6 +42,7 @@ func startLoads(t *testing.T, c *cluster.Cluster, addresses ...string) loads {
 	t.Helper()
 	l := make(loads)
 	for _, address := range addresses {
+		settle(t, c, address)
 		for kind, options := range map[string]lab.LoadOptions{
 			"/":       {Rate: 50, Timeout: 2 * time.Second},
 			"/stream": {Stream: true, Timeout: 2 * time.Second},
@@ -59,6 +61,27 @@ func startLoads(t *testing.T, c *cluster.Cluster, addresses ...string) loads {
 		}
 	}
 	return l
+}
+
+// settle waits until kube-proxy has its rules for the address on all nodes.
+// Routes come faster. It sends nothing: what arrives before the rules loops
+// between router and node, and leaves connection-tracking entries behind that
+// break later connections from the same port.
+func settle(t *testing.T, c *cluster.Cluster, address string) {
+	t.Helper()
+	nodes, err := c.Client.CoreV1().Nodes().List(cluster.Context(t), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range nodes.Items {
+		err := c.WaitFor(cluster.Context(t), "kube-proxy on "+node.Name+" forwards "+address, func(ctx context.Context) (bool, error) {
+			rules, err := c.On(ctx, node.Name, "nft", "list", "map", "ip", "kube-proxy", "service-ips")
+			return strings.Contains(rules, address+" . tcp . 80"), err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // observe lets the loads run for a while; it ends early when one fails.

@@ -37,8 +37,13 @@ type Report struct {
 
 // String sums the report up in one line.
 func (r Report) String() string {
-	return fmt.Sprintf("sent %d, ok %d, failed %d, longest gap %s, errors %v, nodes %v",
+	text := fmt.Sprintf("sent %d, ok %d, failed %d, longest gap %s, errors %v, nodes %v",
 		r.Sent, r.OK, r.Failed, r.LongestGap.Round(time.Millisecond), r.Errors, r.Nodes)
+	if r.Failed > 0 {
+		const clock = "15:04:05.000"
+		text += fmt.Sprintf(", failures from %s to %s", r.FirstFailure.Format(clock), r.LastFailure.Format(clock))
+	}
+	return text
 }
 
 type collector struct {
