@@ -47,8 +47,9 @@ type election struct {
 	// elected is closed when the Lease is held for the first time.
 	elected chan struct{}
 	once    sync.Once
-	// term is what the Lease said when it was first held. Only the callbacks
-	// touch it, and they do not overlap.
+
+	mu sync.Mutex // orders lead and pause, which may overlap
+	// term is what the Lease said when it was first held.
 	term *term
 }
 
@@ -107,7 +108,7 @@ func (e *election) run(ctx context.Context) error {
 						stop(err)
 					}
 				},
-				OnStoppedLeading: e.fence.pause,
+				OnStoppedLeading: e.pause,
 			},
 		})
 		if err != nil {
@@ -125,25 +126,36 @@ func (e *election) run(ctx context.Context) error {
 	return nil
 }
 
-// lead opens the fence, unless somebody else led since this process did.
+// lead opens the fence, unless somebody else led since this process did. ctx
+// ends when the Lease is lost, before pause is called.
 func (e *election) lead(ctx context.Context) error {
 	lease, err := e.leases.Get(ctx, e.config.ResourceName, metav1.GetOptions{})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil // lost again already
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // lost again already
-		}
 		return fmt.Errorf("reading the Lease %s: %w", e.lock.Describe(), err)
 	}
 	now := term{transitions: ptr.Deref(lease.Spec.LeaseTransitions, 0), acquired: ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{})}
 	if e.term == nil {
 		e.term = &now
 	}
-	if e.term.transitions != now.transitions || !e.term.acquired.Equal(&now.acquired) {
+	if ptr.Deref(lease.Spec.HolderIdentity, "") != e.lock.Identity() ||
+		e.term.transitions != now.transitions || !e.term.acquired.Equal(&now.acquired) {
 		return errDeposed
 	}
 	e.fence.open()
 	e.once.Do(func() { close(e.elected) })
 	return nil
+}
+
+// pause holds writes back until the Lease is there again.
+func (e *election) pause() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fence.pause()
 }
 
 // resign stops all writes and waits for those that have begun. Where that takes

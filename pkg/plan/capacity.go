@@ -20,7 +20,7 @@ func (c *computation) resolvePools(result *Plan) {
 	c.index = ipam.Compile(c.state.Pools)
 	for _, name := range c.index.Names() {
 		compiled := c.index.Get(name)
-		p, problems := newPool(compiled.Object(), peers)
+		p, problems := newPool(compiled, peers)
 		c.pools[name] = p
 		if err := compiled.Err(); err != nil {
 			problems = append([]Problem{{"Malformed", err.Error()}}, problems...)

@@ -46,7 +46,7 @@ type computation struct {
 	holders   map[netip.Addr]string // the Service that an address is of
 	buckets   map[bucketKey]*bucket
 	had       []*netipx.IPSet // what each node announces now; see hadBy
-	load      []int           // capped addresses on each node; see cap
+	load      []int           // capped addresses on each node; see limit
 }
 
 // bucketKey tells apart the addresses that are announced differently.
@@ -100,7 +100,7 @@ func (c *computation) services() []Service {
 }
 
 // foreign reports whether another load balancer serves the Service: its
-// addresses lie outside all pools, and it never was ours. Such a Service gets
+// addresses lie outside all pools, and never were announced by us. Such a Service gets
 // no condition, for that would make it ours.
 func (c *computation) foreign(svc *corev1.Service) bool {
 	if len(svc.Status.LoadBalancer.Ingress) == 0 || carriesOurCondition(svc) {
@@ -108,7 +108,7 @@ func (c *computation) foreign(svc *corev1.Service) bool {
 	}
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		if addr, err := parseAddr(ingress.IP); err == nil {
-			if _, ours := c.index.Of(addr); ours {
+			if _, ours := c.index.Of(addr); ours || c.hadByAny(addr) {
 				return false
 			}
 		}
@@ -167,9 +167,8 @@ func (c *computation) plan(svc *corev1.Service, addr netip.Addr) Address {
 		result.Problem = &Problem{"NoProtocol", "AddressPool " + p.name + " has no protocol or advertisement that works; see its Ready condition"}
 		return result
 	}
-	choice := c.choose(svc, addr, p)
-	result.Nodes = choice.verdicts
-	c.put(addr, p, choice, svc)
+	result.Nodes, result.foldable = c.nextHops(svc, addr, p)
+	c.put(addr, p, &result, svc)
 	return result
 }
 
@@ -184,115 +183,13 @@ func carriesOurCondition(svc *corev1.Service) bool {
 	return false
 }
 
-// choice is who announces an address.
-type choice struct {
-	verdicts []NodeVerdict // of all nodes
-	kept     []bool        // nodes whose speaker is away and that keep the address; nil if none
-	foldable bool
-}
-
-// choose judges the nodes for one address.
-func (c *computation) choose(svc *corev1.Service, addr netip.Addr, p *pool) choice {
-	f := p.family(addr.Is4(), c.nodes)
-	local := localTraffic(svc) || p.withEndpoints
-	capped := p.maxNextHops > 0 && f.eligible > p.maxNextHops
-	if !local && !capped && !f.away && f.eligible > 0 {
-		return choice{verdicts: f.verdicts, foldable: true} // shared by all such addresses
-	}
-
-	result := choice{verdicts: slices.Clone(f.verdicts), kept: make([]bool, len(c.nodes)), foldable: !local && !capped}
-	if local {
-		here := c.endpoints[serviceKey{svc.Namespace, svc.Name}]
-		for i := range result.verdicts {
-			if v := &result.verdicts[i]; (v.Verdict == Announces || v.Verdict == SpeakerAway) && !here[v.Node] {
-				v.Verdict = NoEndpoint
-			}
-		}
-	}
-	c.cap(result.verdicts, p.maxNextHops, addr)
-	for i, v := range result.verdicts {
-		result.kept[i] = v.Verdict == SpeakerAway && c.hadBy(i, addr)
-	}
-	c.keepLast(&result, addr)
-	return result
-}
-
-// keepLast lets the nodes that announced an address go on when an edit of
-// labels or selectors would leave it without any node.
-func (c *computation) keepLast(result *choice, addr netip.Addr) {
-	for i, v := range result.verdicts {
-		// A node without endpoints passed all the rest: there is no mistake.
-		if v.Verdict == Announces || v.Verdict == NoEndpoint || result.kept[i] {
-			return
-		}
-	}
-	for i := range result.verdicts {
-		v := &result.verdicts[i]
-		if (v.Verdict == NotSelected || v.Verdict == Excluded) && c.hadBy(i, addr) {
-			v.Verdict = Kept
-		}
-	}
-}
-
-// cap turns the eligible nodes beyond the pool's maxNextHops into Surplus ones.
-// Nodes that announce the address already stay; the others are those that
-// have the fewest capped addresses.
-func (c *computation) cap(verdicts []NodeVerdict, most int, addr netip.Addr) {
-	var eligible []int
-	for i, v := range verdicts {
-		if v.Verdict == Announces {
-			eligible = append(eligible, i)
-		}
-	}
-	if most == 0 || len(eligible) <= most {
-		return
-	}
-	if c.load == nil {
-		c.load = make([]int, len(c.nodes))
-	}
-	rank := func(i int) int {
-		if c.hadBy(i, addr) {
-			return -1
-		}
-		return c.load[i]
-	}
-	slices.SortStableFunc(eligible, func(a, b int) int { return cmp.Compare(rank(a), rank(b)) })
-	for _, i := range eligible[:most] {
-		c.load[i]++
-	}
-	for _, i := range eligible[most:] {
-		verdicts[i].Verdict = Surplus
-	}
-}
-
-// hadBy reports whether the previous program of the i-th node announces addr.
-func (c *computation) hadBy(i int, addr netip.Addr) bool {
-	if c.had == nil {
-		c.had = make([]*netipx.IPSet, len(c.nodes))
-	}
-	if c.had[i] == nil {
-		var all netipx.IPSetBuilder
-		for _, g := range c.nodes[i].previous.Groups {
-			for _, r := range g.Addresses {
-				all.AddRange(netipx.IPRange(r))
-			}
-		}
-		set, err := all.IPSet()
-		if err != nil {
-			set = &netipx.IPSet{} // an invalid range holds nothing
-		}
-		c.had[i] = set
-	}
-	return c.had[i].Contains(addr)
-}
-
 // put enters the address into the programs of those that announce it.
-func (c *computation) put(addr netip.Addr, p *pool, by choice, svc *corev1.Service) {
+func (c *computation) put(addr netip.Addr, p *pool, by *Address, svc *corev1.Service) {
 	members := make([]bool, len(c.nodes))
 	bits := make([]byte, (len(c.nodes)+7)/8)
 	none := true
-	for i, v := range by.verdicts {
-		if v.Verdict.announces() || (by.kept != nil && by.kept[i]) {
+	for i, v := range by.Nodes {
+		if v.Verdict.inProgram() {
 			members[i] = true
 			bits[i/8] |= 1 << (i % 8)
 			none = false

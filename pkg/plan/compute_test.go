@@ -169,8 +169,8 @@ func TestSpeakerAwayKeepsItsProgram(t *testing.T) {
 			if got := announcers(t, p, svc.Name); len(got) != 0 {
 				t.Errorf("%v count as announcers", got)
 			}
-			if _, reason, _ := p.Services[0].Condition(); reason != string(SpeakerAway) {
-				t.Errorf("reason %s, want %s", reason, SpeakerAway)
+			if _, reason, _ := p.Services[0].Condition(); reason != string(Retains) {
+				t.Errorf("reason %s, want %s", reason, Retains)
 			}
 			// What comes new meanwhile goes to the others.
 			if got := programNodes(p, "198.18.0.2"); !slices.Equal(got, []string{"node01", "node03"}) {
@@ -330,5 +330,139 @@ func BenchmarkCompute(b *testing.B) {
 				Compute(s)
 			}
 		})
+	}
+}
+
+// A rolling restart of the speakers moves no capped next hop.
+func TestRollingRestartMovesNothing(t *testing.T) {
+	s := cluster(6)
+	s.Pools[0].Spec.MaxNextHops = ptr.To[int32](3)
+	for i := range 30 {
+		s.addService(i)
+	}
+	before := s.advance()
+	for i := range s.SpeakerPods {
+		s.SpeakerPods[i].Status.Conditions[0].Status = corev1.ConditionFalse
+		during := s.advance()
+		for node, program := range during.Programs {
+			if program.Hash != before.Programs[node].Hash {
+				t.Errorf("%s has another program while the speaker of %s restarts", node, s.Nodes[i].Name)
+			}
+		}
+		s.SpeakerPods[i].Status.Conditions[0].Status = corev1.ConditionTrue
+		after := s.advance()
+		for node, program := range after.Programs {
+			if program.Hash != before.Programs[node].Hash {
+				t.Errorf("%s has another program after the speaker of %s restarted", node, s.Nodes[i].Name)
+			}
+		}
+	}
+}
+
+func TestFoldingStaysInsideThePool(t *testing.T) {
+	for _, test := range []struct {
+		addresses string
+		length    int32
+		folded    bool
+	}{
+		{"198.18.0.0/16", 24, true},
+		{"198.18.0.0/16", 16, true},
+		{"198.18.0.0/16", 8, false},
+		{"198.18.0.1-198.18.0.254", 24, false},
+		{"198.18.0.0/24", 25, true},
+	} {
+		s := cluster(1)
+		s.Pools[0].Spec.Addresses = []string{test.addresses}
+		s.Pools[0].Spec.BGP = &v1alpha1.AddressPoolBGP{Advertisements: []v1alpha1.BGPAdvertisement{{AggregationLength: &test.length}}}
+		s.addService(1)
+		p := s.advance()
+		length := p.Programs["node01"].Groups[0].BGP.AggregationLength
+		if (length > 0) != test.folded {
+			t.Errorf("%s with length %d: folded to /%d", test.addresses, test.length, length)
+		}
+		problem := slices.ContainsFunc(p.Pools[0].Problems, func(p Problem) bool { return p.Reason == "Aggregation" })
+		if problem == test.folded {
+			t.Errorf("%s with length %d: problems %v", test.addresses, test.length, p.Pools[0].Problems)
+		}
+	}
+}
+
+// Without its pool, an address is announced by those that did, and nobody else.
+func TestDeletedPoolWidensNothing(t *testing.T) {
+	s := cluster(3)
+	s.Nodes[0].Labels["lb"] = "yes"
+	s.Pools[0].Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"lb": "yes"}}
+	svc := s.addService(1)
+	s.advance()
+	s.Pools = nil // before any condition is written
+	for range 2 {
+		if got := announcers(t, s.advance(), svc.Name); !slices.Equal(got, []string{"node01"}) {
+			t.Errorf("announced by %v, want node01 only", got)
+		}
+	}
+}
+
+func TestSecondPeerWithTheSameAddress(t *testing.T) {
+	s := cluster(1)
+	s.addService(1)
+	younger := s.Peers[0].DeepCopy()
+	younger.Name, younger.CreationTimestamp = "a-new-name", metav1.NewTime(time.Unix(1000, 0))
+	s.Peers = append(s.Peers, younger)
+	p := s.advance()
+	if peers := p.Programs["node01"].Peers; len(peers) != 1 || peers[0].Name != "tor" {
+		t.Errorf("sessions %v, want that of the older BGPPeer", peers)
+	}
+	if problems := p.Peers[0].Problems; len(problems) == 0 || !strings.Contains(problems[0].Message, "tor, which is older") {
+		t.Errorf("problems of the younger: %v", problems)
+	}
+	// The rename is finished: the new one takes over.
+	s.Peers = s.Peers[1:]
+	if peers := s.advance().Programs["node01"].Peers; len(peers) != 1 || peers[0].Name != "a-new-name" {
+		t.Errorf("sessions %v, want that of the remaining BGPPeer", peers)
+	}
+}
+
+func TestPeerSelectorThatLeavesNobodyKeepsTheLast(t *testing.T) {
+	s := cluster(2)
+	svc := s.addService(1)
+	s.advance()
+	s.Peers[0].Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"rack": "typo"}}
+	for range 2 {
+		p := s.advance()
+		if got := announcers(t, p, svc.Name); len(got) != 2 {
+			t.Fatalf("announced by %v, want both still", got)
+		}
+		if problems := p.Peers[0].Problems; len(problems) == 0 || problems[0].Reason != "KeptLastNodes" {
+			t.Errorf("problems %v", problems)
+		}
+	}
+}
+
+func TestNodesWithoutASessionComeLast(t *testing.T) {
+	s := cluster(3)
+	s.Pools[0].Spec.MaxNextHops = ptr.To[int32](1)
+	report := func(i int, state string) {
+		text, err := announce.EncodeReport(announce.Report{Sessions: []announce.Session{{Peer: "tor", State: state}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Nodes[i].Annotations[v1alpha1.NodeSpeaker] = text
+	}
+	svc := s.addService(1)
+	if got := announcers(t, s.advance(), svc.Name); !slices.Equal(got, []string{"node01"}) {
+		t.Fatalf("announced by %v", got)
+	}
+	report(0, "active")
+	report(1, announce.StateEstablished)
+	p := s.advance()
+	if got := announcers(t, p, svc.Name); !slices.Equal(got, []string{"node02"}) {
+		t.Errorf("announced by %v, want node02, whose session is up", got)
+	}
+	// Where no session is up, the condition says so.
+	report(1, "active")
+	report(2, "active")
+	p = s.advance()
+	if announced, reason, _ := p.Services[0].Condition(); announced || reason != "NoSession" {
+		t.Errorf("condition %t %s, want NoSession", announced, reason)
 	}
 }

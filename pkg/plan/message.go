@@ -24,7 +24,14 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 			messages = append(messages, fmt.Sprintf("%s: %s", a.Range, problem.Message))
 			continue
 		}
-		messages = append(messages, fmt.Sprintf("%s: announced by %s", a.Range, names(a.Announcers())))
+		message := fmt.Sprintf("%s: announced by %s", a.Range, names(a.Announcers()))
+		if down := a.cutOff(); len(down) > 0 {
+			message += fmt.Sprintf("; no BGP session is up on %s", names(down))
+		}
+		if a.has(NoRoom) {
+			message += "; " + explanations[NoRoom]
+		}
+		messages = append(messages, message)
 		if a.has(Kept) && announced {
 			reason = "KeptLastNodes"
 			messages = append(messages, "labels or the pool's nodeSelector rule these nodes out, but no other node is left: correct them")
@@ -35,8 +42,14 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 
 // problem is why nobody announces the address; nil if somebody does.
 func (a *Address) problem() *Problem {
-	if a.Problem != nil || len(a.Announcers()) > 0 {
+	if a.Problem != nil {
 		return a.Problem
+	}
+	if announcers := a.Announcers(); len(announcers) > 0 {
+		if len(a.cutOff()) == len(announcers) {
+			return &Problem{"NoSession", fmt.Sprintf("assigned to %s, but no BGP session is up there; see the BGPPeers", names(announcers))}
+		}
+		return nil
 	}
 	if len(a.Nodes) == 0 {
 		return &Problem{string(NoSpeaker), "no node runs a speaker; check the DaemonSet baremetal-speaker"}
@@ -58,12 +71,23 @@ func (a *Address) problem() *Problem {
 	return &Problem{string(verdicts[0]), "no node announces it: " + strings.Join(parts, "; ")}
 }
 
+// cutOff are the announcers whose announcement reaches nobody.
+func (a *Address) cutOff() []string {
+	var nodes []string
+	for _, n := range a.Nodes {
+		if n.Verdict.announces() && n.CutOff {
+			nodes = append(nodes, n.Node)
+		}
+	}
+	return nodes
+}
+
 func (a *Address) has(v Verdict) bool {
 	return slices.ContainsFunc(a.Nodes, func(n NodeVerdict) bool { return n.Verdict == v })
 }
 
 // nearest orders the verdicts by how near they are to an announcement.
-var nearest = []Verdict{NoRoom, SpeakerAway, NoEndpoint, NoPeer, NotReady, Draining, Excluded, NotSelected, Deleting}
+var nearest = []Verdict{NoRoom, Retains, SpeakerAway, NoEndpoint, NoPeer, NotReady, Draining, Excluded, NotSelected, Deleting}
 
 // explanations say what a verdict means and what to do, for a list of nodes.
 var explanations = map[Verdict]string{
@@ -75,6 +99,7 @@ var explanations = map[Verdict]string{
 	NoPeer:      "no BGPPeer for this pool and address family selects them; create one or check its nodeSelector",
 	NoEndpoint:  "no ready endpoint of the Service there, and it asks for local ones",
 	NoRoom:      "the node's announcements have reached the size of an annotation; use contiguous addresses or fewer Services",
+	Retains:     "the speaker is not running",
 	SpeakerAway: "the speaker is not running",
 }
 

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
@@ -41,7 +42,10 @@ func resolvePeers(s *State, nodes []*node) []Peer {
 		n.routerID = routerIDOf(n.object)
 	}
 	peers := slices.Clone(s.Peers)
-	slices.SortFunc(peers, func(a, b *v1alpha1.BGPPeer) int { return strings.Compare(a.Name, b.Name) })
+	// The older of two BGPPeers has the older right to a router's address.
+	slices.SortFunc(peers, func(a, b *v1alpha1.BGPPeer) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
 	out := make([]Peer, 0, len(peers))
 	for _, p := range peers {
 		if p.DeletionTimestamp != nil {
@@ -49,7 +53,27 @@ func resolvePeers(s *State, nodes []*node) []Peer {
 		}
 		out = append(out, resolvePeer(p, nodes))
 	}
+	slices.SortFunc(out, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// selectedBy are the nodes that hold the session. An edit of labels or of the
+// selector that leaves none is probably a mistake: those that hold it go on.
+func selectedBy(p *v1alpha1.BGPPeer, nodes []*node) (selected []*node, kept bool) {
+	for _, n := range nodes {
+		if selects(p.Spec.NodeSelector, n.object.Labels) {
+			selected = append(selected, n)
+		}
+	}
+	if len(selected) > 0 {
+		return selected, false
+	}
+	for _, n := range nodes {
+		if slices.ContainsFunc(n.previous.Peers, func(had announce.Peer) bool { return had.Name == p.Name }) {
+			selected = append(selected, n)
+		}
+	}
+	return selected, len(selected) > 0
 }
 
 func resolvePeer(p *v1alpha1.BGPPeer, nodes []*node) Peer {
@@ -58,12 +82,13 @@ func resolvePeer(p *v1alpha1.BGPPeer, nodes []*node) Peer {
 		return result // unnumbered: told by unsupportedInPeer
 	}
 	var broken, down []string
-	for _, n := range nodes {
-		if !selects(p.Spec.NodeSelector, n.object.Labels) {
-			continue
-		}
+	selected, kept := selectedBy(p, nodes)
+	for _, n := range selected {
 		result.Desired++
 		session, err := sessionOf(p, n)
+		if err == nil {
+			err = alone(session, n)
+		}
 		if err != nil {
 			broken = append(broken, fmt.Sprintf("node %s: %v", n.object.Name, err))
 			continue
@@ -74,6 +99,10 @@ func resolvePeer(p *v1alpha1.BGPPeer, nodes []*node) Peer {
 		} else {
 			result.Established++
 		}
+	}
+	if kept {
+		result.Problems = append(result.Problems, Problem{"KeptLastNodes",
+			"spec.nodeSelector selects no node with a speaker; those that hold the session go on: correct the selector or the labels"})
 	}
 	if result.Desired == 0 {
 		result.Problems = append(result.Problems, Problem{"NoNode",
@@ -86,6 +115,17 @@ func resolvePeer(p *v1alpha1.BGPPeer, nodes []*node) Peer {
 		result.Problems = append(result.Problems, Problem{"NotEstablished", list(down)})
 	}
 	return result
+}
+
+// alone refuses a second session of a node with one router: it would displace
+// the first.
+func alone(session announce.Peer, n *node) error {
+	for _, name := range sortedKeys(n.peers) {
+		if n.peers[name].Address == session.Address {
+			return fmt.Errorf("BGPPeer %s, which is older, has the address %s, too; delete one of the two", name, session.Address)
+		}
+	}
+	return nil
 }
 
 // sessionProblem is why a session is not established, as the node's speaker

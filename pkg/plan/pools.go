@@ -8,10 +8,12 @@ import (
 	"strconv"
 	"strings"
 
+	"go4.org/netipx"
 	"k8s.io/utils/ptr"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
 )
 
 // Defaults of an AddressPool, as in its CRD.
@@ -26,6 +28,7 @@ const (
 type pool struct {
 	name           string
 	object         *v1alpha1.AddressPool // nil where the pool is gone
+	owned          *netipx.IPSet         // its addresses; nil where the pool is gone
 	advertisements []advertisement
 	maxNextHops    int // 0 means no limit
 	withEndpoints  bool
@@ -44,16 +47,18 @@ type advertisement struct {
 type family struct {
 	verdicts []NodeVerdict // parallel to the nodes; Announces means eligible
 	eligible int
-	away     bool // some node's speaker is away
+	away     int // nodes that would be eligible but for their speaker, which is away
 }
 
 // newPool resolves an AddressPool. Problems are the owner's to read; the pool
 // works as far as it can.
-func newPool(object *v1alpha1.AddressPool, peers map[string]bool) (*pool, []Problem) {
+func newPool(compiled *ipam.Pool, peers map[string]bool) (*pool, []Problem) {
+	object := compiled.Object()
 	spec := &object.Spec
 	p := &pool{
 		name:          object.Name,
 		object:        object,
+		owned:         setOf(compiled.Ranges()),
 		maxNextHops:   int(ptr.Deref(spec.MaxNextHops, defaultMaxNextHops)),
 		withEndpoints: spec.NextHops == v1alpha1.NextHopsWithEndpoints,
 		families:      make(map[bool]*family),
@@ -77,6 +82,10 @@ func newPool(object *v1alpha1.AddressPool, peers map[string]bool) (*pool, []Prob
 			if !peers[name] {
 				unknown = append(unknown, name)
 			}
+		}
+		if p.foldsOutside(&a) {
+			problems = append(problems, Problem{"Aggregation", fmt.Sprintf(
+				"spec.bgp.advertisements[%d]: where a prefix of the aggregation length would hold addresses that are not the pool's, addresses are announced one by one; lengthen it, or give the pool whole prefixes", i)})
 		}
 		p.advertisements = append(p.advertisements, a)
 	}
@@ -111,6 +120,60 @@ func newAdvertisement(spec *v1alpha1.BGPAdvertisement) (advertisement, error) {
 		a.bgp.LargeCommunities = append(a.bgp.LargeCommunities, c)
 	}
 	return a, nil
+}
+
+func setOf(ranges []netipx.IPRange) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	for _, r := range ranges {
+		b.AddRange(r)
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		return &netipx.IPSet{} // an invalid range holds nothing
+	}
+	return set
+}
+
+// former reports whether the AddressPool is gone.
+func (p *pool) former() bool { return p.object == nil }
+
+// foldable reports whether all prefixes that the address would be folded into
+// hold nothing but addresses of the pool: others are not ours to announce.
+func (p *pool) foldable(addr netip.Addr) bool {
+	for i := range p.advertisements {
+		if !p.holdsFold(&p.advertisements[i], addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// foldsOutside reports whether some prefix of the advertisement would hold
+// addresses that are not the pool's: it is enough to look at the ends of ranges.
+func (p *pool) foldsOutside(a *advertisement) bool {
+	for _, r := range p.owned.Ranges() {
+		if !p.holdsFold(a, r.From()) || !p.holdsFold(a, r.To()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pool) holdsFold(a *advertisement, addr netip.Addr) bool {
+	length := a.length(addr.Is4())
+	if length == 0 {
+		return true
+	}
+	prefix, err := addr.Prefix(int(length))
+	return err == nil && p.owned != nil && p.owned.ContainsPrefix(prefix)
+}
+
+// length is the aggregation length for a family; 0 means the full length.
+func (a *advertisement) length(is4 bool) uint8 {
+	if is4 {
+		return a.lengthV4
+	}
+	return a.lengthV6
 }
 
 // wellKnown communities: RFC 1997, RFC 3765, RFC 7999 and RFC 8326.
@@ -167,12 +230,12 @@ func (p *pool) family(is4 bool, nodes []*node) *family {
 	f := &family{verdicts: make([]NodeVerdict, len(nodes))}
 	for i, n := range nodes {
 		v := p.judge(n, is4)
-		f.verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: v}
+		f.verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: v, CutOff: p.cutOff(n, is4)}
 		switch v {
 		case Announces:
 			f.eligible++
 		case SpeakerAway:
-			f.away = true
+			f.away++
 		}
 	}
 	p.families[is4] = f
@@ -203,6 +266,22 @@ func (p *pool) reaches(n *node, is4 bool) bool {
 	return false
 }
 
+// cutOff reports whether the node's speaker reports that none of its sessions
+// for the pool is established. A session it has not reported yet may be.
+func (p *pool) cutOff(n *node, is4 bool) bool {
+	known := false
+	for i := range p.advertisements {
+		for _, name := range p.advertisements[i].peersOn(n, is4) {
+			at := slices.IndexFunc(n.report.Sessions, func(s announce.Session) bool { return s.Peer == name })
+			if at < 0 || n.report.Sessions[at].Established() {
+				return false
+			}
+			known = true
+		}
+	}
+	return known
+}
+
 // peersOn are the names of the node's peers that the advertisement goes to.
 func (a *advertisement) peersOn(n *node, is4 bool) []string {
 	var names []string
@@ -230,10 +309,7 @@ func (p *pool) groups(n *node, is4, foldable bool, healthCheckNodePort uint16, a
 		bgp := a.bgp
 		bgp.Peers = peers
 		if foldable {
-			bgp.AggregationLength = a.lengthV6
-			if is4 {
-				bgp.AggregationLength = a.lengthV4
-			}
+			bgp.AggregationLength = a.length(is4)
 		}
 		groups = append(groups, announce.Group{
 			Pool:                p.name,
@@ -266,7 +342,8 @@ func (c *computation) formerPool(addr netip.Addr) *pool {
 			if former == nil {
 				former = &pool{name: g.Pool, families: make(map[bool]*family), maxNextHops: defaultMaxNextHops}
 				if p := c.pools[g.Pool]; p != nil {
-					former.object, former.maxNextHops, former.withEndpoints = p.object, p.maxNextHops, p.withEndpoints
+					former.object, former.owned = p.object, p.owned
+					former.maxNextHops, former.withEndpoints = p.maxNextHops, p.withEndpoints
 				}
 			}
 			key = append(key, string(text))

@@ -65,6 +65,8 @@ type Address struct {
 	// Nodes holds a verdict for each node that has or had a speaker, by node
 	// name. It is shared between addresses: read only.
 	Nodes []NodeVerdict
+
+	foldable bool
 }
 
 // Announcers are the names of the nodes that announce the address.
@@ -118,6 +120,9 @@ type Problem struct{ Reason, Message string }
 type NodeVerdict struct {
 	Node    string
 	Verdict Verdict
+	// CutOff means that the node's speaker reports no established session to
+	// any router that the address goes to: what it announces reaches nobody.
+	CutOff bool
 }
 
 // Verdict is why a node announces an address, or why it does not.
@@ -143,9 +148,12 @@ const (
 	// NoEndpoint: the Service sends traffic to local endpoints only, and the
 	// node has none.
 	NoEndpoint Verdict = "NoEndpoint"
-	// SpeakerAway: the node's speaker is not running now. The node keeps its
-	// program, so that a restart is not noticed, but does not count.
+	// SpeakerAway: the node's speaker is not running now, and the node did not
+	// have the address before.
 	SpeakerAway Verdict = "SpeakerAway"
+	// Retains: the node's speaker is not running now. The address stays in the
+	// node's program, so that a restart is not noticed.
+	Retains Verdict = "Retains"
 	// Surplus: the pool's maxNextHops is reached without the node.
 	Surplus Verdict = "Surplus"
 	// NoRoom: the address does not fit into the node's program any more.
@@ -157,7 +165,11 @@ const (
 	Announces Verdict = "Announces"
 )
 
+// announces reports whether the node announces the address now.
 func (v Verdict) announces() bool { return v == Announces || v == Kept }
+
+// inProgram reports whether the address is in the node's program.
+func (v Verdict) inProgram() bool { return v.announces() || v == Retains }
 
 // Pool is what the plan says about an AddressPool.
 type Pool struct {

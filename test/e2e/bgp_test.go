@@ -206,7 +206,8 @@ func apiServerAway(t *testing.T, c *cluster.Cluster) {
 	c.Delete(t, "service/web", "service/one", "service/late", "deployment/one")
 }
 
-// newNode: a node that joins announces everything.
+// newNode: a node that joins announces everything; one that drains announces
+// nothing, and keeps its sessions.
 func newNode(t *testing.T, c *cluster.Cluster) {
 	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Apply(t, cluster.Service("web"))
@@ -216,10 +217,14 @@ func newNode(t *testing.T, c *cluster.Cluster) {
 		t.Fatal(err)
 	}
 	c.WaitNextHops(t, address, "node1", "node2", "node3", name)
-	if err := c.RemoveNode(cluster.Context(t), name); err != nil {
+	if _, err := c.Kubectl(cluster.Context(t), "annotate", "node", name, v1alpha1.NodeDrain+"=true"); err != nil {
 		t.Fatal(err)
 	}
 	c.WaitNextHops(t, address, "node1", "node2", "node3")
+	waitEstablished(t, c, 4)
+	if err := c.RemoveNode(cluster.Context(t), name); err != nil {
+		t.Fatal(err)
+	}
 	c.Delete(t, "service/web")
 }
 

@@ -174,10 +174,8 @@ func text(t *testing.T, obj object) string {
 var rights = map[string][]string{
 	"ClusterRole baremetal-cloud-controller-manager: services/status":      {"patch"},
 	"ClusterRole baremetal-cloud-controller-manager: nodes":                {"patch"},
-	"ClusterRole baremetal-cloud-controller-manager: addresspools":         {"patch"},
-	"ClusterRole baremetal-cloud-controller-manager: addresspools/status":  {"patch", "update"},
-	"ClusterRole baremetal-cloud-controller-manager: bgppeers":             {"patch"},
-	"ClusterRole baremetal-cloud-controller-manager: bgppeers/status":      {"patch", "update"},
+	"ClusterRole baremetal-cloud-controller-manager: addresspools/status":  {"patch"},
+	"ClusterRole baremetal-cloud-controller-manager: bgppeers/status":      {"patch"},
 	"ClusterRole baremetal-cloud-controller-manager: events":               {"create", "patch"},
 	"ClusterRole baremetal-cloud-controller-manager: tokenreviews":         {"create"},
 	"ClusterRole baremetal-cloud-controller-manager: subjectaccessreviews": {"create"},
@@ -186,9 +184,8 @@ var rights = map[string][]string{
 	"ClusterRole baremetal-cloud-controller-manager-initialize-nodes: nodes":        {"update"},
 	"ClusterRole baremetal-cloud-controller-manager-initialize-nodes: nodes/status": {"patch"},
 
-	"ClusterRole baremetal-speaker: nodes":  {"patch"},
-	"Role baremetal-speaker: secrets":       {"get"},
-	"Role baremetal-speaker-events: events": {"create", "patch"},
+	"ClusterRole baremetal-speaker: nodes": {"patch"},
+	"Role baremetal-speaker: secrets":      {"get"},
 }
 
 func TestRightsAreNarrow(t *testing.T) {
@@ -283,7 +280,7 @@ func TestContainersAreConfined(t *testing.T) {
 			}
 			add, _ := get("capabilities", "add").([]any)
 			for _, capability := range add {
-				if capability != "NET_BIND_SERVICE" && capability != "NET_RAW" {
+				if capability != "NET_BIND_SERVICE" {
 					t.Errorf("%s: %s adds %v", obj.file, obj.GetName(), capability)
 				}
 			}

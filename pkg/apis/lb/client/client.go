@@ -53,29 +53,21 @@ func New(config *rest.Config) (*Client, error) {
 	return &Client{rest: restClient}, nil
 }
 
-// PatchAddressPool patches metadata and spec of the AddressPool of that name.
-func (c *Client) PatchAddressPool(ctx context.Context, name string, kind types.PatchType, patch []byte, options metav1.PatchOptions) (*v1alpha1.AddressPool, error) {
-	pool := &v1alpha1.AddressPool{}
-	return pool, c.patch(ctx, v1alpha1.AddressPoolResource.Resource, name, "", kind, patch, options, pool)
-}
-
 // PatchAddressPoolStatus patches the status of the AddressPool of that name.
 func (c *Client) PatchAddressPoolStatus(ctx context.Context, name string, kind types.PatchType, patch []byte, options metav1.PatchOptions) (*v1alpha1.AddressPool, error) {
 	pool := &v1alpha1.AddressPool{}
-	return pool, c.patch(ctx, v1alpha1.AddressPoolResource.Resource, name, "status", kind, patch, options, pool)
+	return pool, c.patchStatus(ctx, v1alpha1.AddressPoolResource.Resource, name, kind, patch, options, pool)
 }
 
 // PatchBGPPeerStatus patches the status of the BGPPeer of that name.
 func (c *Client) PatchBGPPeerStatus(ctx context.Context, name string, kind types.PatchType, patch []byte, options metav1.PatchOptions) (*v1alpha1.BGPPeer, error) {
 	peer := &v1alpha1.BGPPeer{}
-	return peer, c.patch(ctx, v1alpha1.BGPPeerResource.Resource, name, "status", kind, patch, options, peer)
+	return peer, c.patchStatus(ctx, v1alpha1.BGPPeerResource.Resource, name, kind, patch, options, peer)
 }
 
-// patch returns the API server's error unwrapped: callers ask apierrors about it.
-func (c *Client) patch(ctx context.Context, resource, name, subresource string, kind types.PatchType, patch []byte, options metav1.PatchOptions, into runtime.Object) error {
-	request := c.rest.Patch(kind).Resource(resource).Name(name)
-	if subresource != "" {
-		request = request.SubResource(subresource)
-	}
-	return request.VersionedParams(&options, parameterCodec).Body(patch).Do(ctx).Into(into)
+// patchStatus returns the API server's error unwrapped: callers ask apierrors
+// about it.
+func (c *Client) patchStatus(ctx context.Context, resource, name string, kind types.PatchType, patch []byte, options metav1.PatchOptions, into runtime.Object) error {
+	return c.rest.Patch(kind).Resource(resource).Name(name).SubResource("status").
+		VersionedParams(&options, parameterCodec).Body(patch).Do(ctx).Into(into)
 }

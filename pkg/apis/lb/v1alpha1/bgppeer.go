@@ -119,7 +119,7 @@ type BGPPeerSpec struct {
 	// +kubebuilder:default="9s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]{1,6}([.][0-9]{1,9})?(h|m|s|ms|us|µs|ns))+$') && (duration(self) == duration('0s') || duration(self) >= duration('3s') && duration(self) <= duration('65535s') && duration('%ds'.format([duration(self).getSeconds()])) == duration(self))`,message=`not a duration from 0s (never expires) or 3s to 65535s in whole seconds`,messageExpression=`'"%s" is refused: holdTime is a duration of 0s (never expires) or 3s to 65535s in whole seconds, such as 9s'.format([self])`
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]{1,6}([.][0-9]{1,9})?(h|m|s|ms|us|µs|ns))+$') && duration(self) >= duration('3s') && duration(self) <= duration('65535s') && duration('%ds'.format([duration(self).getSeconds()])) == duration(self)`,message=`not a duration from 3s to 65535s in whole seconds`,messageExpression=`'"%s" is refused: holdTime is a duration from 3s to 65535s in whole seconds, such as 9s'.format([self])`
 	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
 
 	// ConnectRetryTime is the time between two attempts to connect, in whole

@@ -51,10 +51,10 @@ func TestBGPPeerValidation(t *testing.T) {
 		{`{peerPort: 0}`, `should be greater than or equal to 1`},
 		{`{peerPort: 65536}`, `should be less than or equal to 65535`},
 
-		{`{holdTime: 0s}`, ``},
+		{`{holdTime: 0s}`, `"0s" is refused`},
 		{`{holdTime: 3s}`, ``},
 		{`{holdTime: 18h12m15s}`, ``},
-		{`{holdTime: 18h12m16s}`, `spec.holdTime: Invalid value: "18h12m16s": "18h12m16s" is refused: holdTime is a duration of 0s (never expires) or 3s to 65535s in whole seconds, such as 9s`},
+		{`{holdTime: 18h12m16s}`, `spec.holdTime: Invalid value: "18h12m16s": "18h12m16s" is refused: holdTime is a duration from 3s to 65535s in whole seconds, such as 9s`},
 		{`{holdTime: 2s}`, `"2s" is refused`},
 		{`{holdTime: 3500ms}`, `"3500ms" is refused`},
 		{`{holdTime: 9000ms}`, ``},
