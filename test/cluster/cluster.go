@@ -14,11 +14,13 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab"
@@ -332,4 +334,29 @@ func (c *Cluster) Pods(t testing.TB, component string) []corev1.Pod {
 		t.Fatal(err)
 	}
 	return pods.Items
+}
+
+// ClientOf is a client with the token of a Pod: what its ServiceAccount may do,
+// it may do.
+func (c *Cluster) ClientOf(t testing.TB, serviceAccount, pod string) kubernetes.Interface {
+	t.Helper()
+	token, err := c.Client.CoreV1().ServiceAccounts(v1alpha1.DefaultNamespace).CreateToken(Context(t), serviceAccount,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod},
+		}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := c.RESTConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(admin)
+	config.Dial = admin.Dial
+	config.BearerToken = token.Status.Token
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }

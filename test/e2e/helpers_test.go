@@ -186,3 +186,21 @@ func waitPodReady(t *testing.T, c *cluster.Cluster, name string) {
 		t.Fatal(err)
 	}
 }
+
+// waitPeer waits until the Ready condition of the peer "tor" says the text.
+func waitPeer(t *testing.T, c *cluster.Cluster, text string) {
+	t.Helper()
+	err := c.WaitFor(cluster.Context(t), fmt.Sprintf("BGPPeer tor says %q", text), func(ctx context.Context) (bool, error) {
+		says, err := c.Kubectl(ctx, "get", "bgppeer", "tor", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
+		if err != nil {
+			return false, err
+		}
+		if !strings.Contains(says, text) {
+			return false, fmt.Errorf("it says %q", says)
+		}
+		return true, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
