@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
@@ -21,7 +22,8 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/plan"
 )
 
-// resync heals a cache whose handler missed an event, which should not happen.
+// resync heals what missed an event, which should not happen: so often there is
+// a plan even if nothing changed.
 const resync = 10 * time.Minute
 
 // objects is what the planner watches: each kind reduced to the fields that a
@@ -55,16 +57,13 @@ func (o *objects) all() map[string]cache.SharedIndexInformer {
 }
 
 // prepare installs the transforms and the handler. changed is called, from
-// several goroutines, for each change that a plan may depend on; the
-// announcements that we wrote ourselves are none.
-func (o *objects) prepare(changed func(), wrote func(*corev1.Node) bool) error {
+// several goroutines, for each change that a plan may depend on, and for each
+// resync; what we wrote ourselves is none.
+func (o *objects) prepare(changed func(), wrote ours) error {
 	handler := cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { changed() },
 		UpdateFunc: func(before, after any) {
-			if n, ok := after.(*corev1.Node); ok && wrote(n) {
-				before, after = withoutAnnouncements(before), withoutAnnouncements(after)
-			}
-			if !reflect.DeepEqual(withoutVersion(before), withoutVersion(after)) {
+			if wrote.matters(before, after) {
 				changed()
 			}
 		},
@@ -79,6 +78,41 @@ func (o *objects) prepare(changed func(), wrote func(*corev1.Node) bool) error {
 		}
 	}
 	return nil
+}
+
+// ours tells our own writes from those of others.
+type ours struct {
+	// program reports whether the Node's announcements, and condition whether
+	// the Service's Announced condition, are what we wrote last.
+	program   func(*corev1.Node) bool
+	condition func(*corev1.Service) bool
+}
+
+// matters reports whether a plan may depend on the difference. Equal versions
+// are a resync, or a list after a broken watch.
+func (wrote ours) matters(before, after any) bool {
+	if resourceVersion(before) == resourceVersion(after) {
+		return true
+	}
+	switch o := after.(type) {
+	case *corev1.Node:
+		if wrote.program(o) {
+			before, after = withoutAnnouncements(before), withoutAnnouncements(after)
+		}
+	case *corev1.Service:
+		if wrote.condition(o) {
+			before, after = withoutCondition(before), withoutCondition(after)
+		}
+	}
+	return !reflect.DeepEqual(withoutVersion(before), withoutVersion(after))
+}
+
+func resourceVersion(object any) string {
+	m, err := meta.Accessor(object)
+	if err != nil {
+		return "" // no object of ours: let it count
+	}
+	return m.GetResourceVersion()
 }
 
 // sync blocks until all caches are filled; it names the kind that is not when
@@ -211,6 +245,22 @@ func withoutAnnouncements(object any) any {
 	shallow := *n
 	shallow.Annotations = maps.Clone(n.Annotations)
 	delete(shallow.Annotations, v1alpha1.NodeAnnouncements)
+	return &shallow
+}
+
+// withoutCondition is a shallow copy of a Service without our condition.
+func withoutCondition(object any) any {
+	svc, ok := object.(*corev1.Service)
+	if !ok {
+		return object
+	}
+	shallow := *svc
+	shallow.Status.Conditions = nil
+	for _, c := range svc.Status.Conditions {
+		if c.Type != v1alpha1.ConditionAnnounced {
+			shallow.Status.Conditions = append(shallow.Status.Conditions, c)
+		}
+	}
 	return &shallow
 }
 

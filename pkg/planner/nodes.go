@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -81,6 +82,7 @@ func (w *nodeWriter) programs(nodes []*corev1.Node) map[string]announce.Program 
 		known, ok := w.known[n.Name]
 		value, annotated := n.Annotations[v1alpha1.NodeAnnouncements]
 		if ours := ok && version(n.ResourceVersion) < known.resourceVersion; !ours && value != known.value {
+			epoch := known.program.Epoch
 			known = knownProgram{value: value}
 			if annotated {
 				program, err := announce.Decode(value)
@@ -89,6 +91,8 @@ func (w *nodeWriter) programs(nodes []*corev1.Node) map[string]announce.Program 
 				}
 				known.program = program
 			}
+			// Whatever others write: epochs grow, whatever our clock does.
+			known.program.Epoch = max(known.program.Epoch, epoch)
 			w.known[n.Name] = known
 		}
 		if known.program.Hash != "" {
@@ -116,7 +120,10 @@ func version(resourceVersion string) uint64 {
 // addresses, then to those that only lose some, so that an address that moves
 // is announced all the time. Failures of one node do not hold up the others.
 func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *plan.Plan) error {
-	var gainers, losers []pendingWrite
+	var (
+		gainers, losers []pendingWrite
+		errs            []error
+	)
 	for _, n := range nodes {
 		program, ok := result.Programs[n.Name]
 		if !ok {
@@ -131,7 +138,8 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 		program.Epoch = announce.NextEpoch(time.Now(), previous.Epoch)
 		value, fitted, left, err := announce.EncodeFitting(program, previous.Contains)
 		if err != nil {
-			return fmt.Errorf("node %s: %w", n.Name, err)
+			errs = append(errs, fmt.Errorf("node %s: %w", n.Name, err))
+			continue
 		}
 		if len(left) > 0 {
 			for _, s := range result.LeaveOut(n.Name, left) {
@@ -148,7 +156,8 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 			losers = append(losers, pending)
 		}
 	}
-	return errors.Join(w.writeAll(ctx, gainers), w.writeAll(ctx, losers))
+	errs = append(errs, w.writeAll(ctx, gainers), w.writeAll(ctx, losers))
+	return errors.Join(errs...)
 }
 
 // pendingWrite is a program on its way into a Node.
@@ -205,8 +214,8 @@ func (w *nodeWriter) writeOne(ctx context.Context, pending pendingWrite) error {
 	w.mu.Unlock()
 	updated, err := w.client.CoreV1().Nodes().Patch(ctx, pending.node.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return nil // deleted or replaced meanwhile; the event is on its way
+	case gone(err):
+		return nil // the event is on its way
 	case err != nil:
 		return fmt.Errorf("node %s: writing the annotation %s: %w", pending.node.Name, v1alpha1.NodeAnnouncements, err)
 	}
@@ -216,6 +225,20 @@ func (w *nodeWriter) writeOne(ctx context.Context, pending pendingWrite) error {
 	defer w.mu.Unlock()
 	w.known[pending.node.Name] = knownProgram{value: pending.value, program: pending.program, resourceVersion: version(updated.ResourceVersion)}
 	return nil
+}
+
+// gone reports whether an object was deleted, or replaced by another one of
+// that name, before it could be patched. A patch is checked like an update, so
+// that another UID is a change of an immutable field.
+func gone(err error) bool {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return true
+	}
+	status := apierrors.APIStatus(nil)
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 // fieldManager names the planner in managedFields.

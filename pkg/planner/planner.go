@@ -22,9 +22,11 @@ import (
 type planner struct {
 	config  Config
 	client  kubernetes.Interface
-	lb      *lbclient.Client
 	objects *objects
-	nodes   *nodeWriter
+	// nodes and statuses write, while work runs; the informers' handlers ask
+	// them what they wrote.
+	nodes    *nodeWriter
+	statuses *statusWriter
 	// changed has a token when a plan may be out of date.
 	changed chan struct{}
 }
@@ -51,7 +53,7 @@ func Run(ctx context.Context, config Config) error {
 		if err := p.objects.sync(ctx); err != nil {
 			return nil // the context ended
 		}
-		return p.lead(ctx)
+		return p.lead(ctx, p.work)
 	})
 	return group.Wait()
 }
@@ -74,15 +76,16 @@ func newPlanner(config Config) (*planner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("planner: %w", err)
 	}
+	objects := newObjects(client, lb, config.SpeakerNamespace)
 	p := &planner{
-		config:  config,
-		client:  client,
-		lb:      lb,
-		objects: newObjects(client, lb, config.SpeakerNamespace),
-		nodes:   newNodeWriter(client),
-		changed: make(chan struct{}, 1),
+		config:   config,
+		client:   client,
+		objects:  objects,
+		nodes:    newNodeWriter(client),
+		statuses: newStatusWriter(client, lb, objects),
+		changed:  make(chan struct{}, 1),
 	}
-	return p, p.objects.prepare(p.wake, p.nodes.wrote)
+	return p, objects.prepare(p.wake, ours{program: p.nodes.wrote, condition: p.statuses.wrote})
 }
 
 // wake asks for a new plan. It never blocks.
@@ -101,19 +104,19 @@ func (p *planner) work(ctx context.Context) error {
 	}
 	klog.InfoS("Planning", "cluster", cluster)
 	p.nodes.forget()
-	statuses := newStatusWriter(p.client, p.lb, p.objects)
+	p.statuses.forget()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return statuses.run(ctx) })
+	group.Go(func() error { return p.statuses.run(ctx) })
 	group.Go(func() error {
 		p.wake()
-		p.plan(ctx, cluster, statuses)
+		p.plan(ctx, cluster)
 		return nil
 	})
 	return group.Wait()
 }
 
 // plan computes and writes a plan for each change, until the context ends.
-func (p *planner) plan(ctx context.Context, cluster string, statuses *statusWriter) {
+func (p *planner) plan(ctx context.Context, cluster string) {
 	var pace pace
 	for {
 		select {
@@ -135,7 +138,7 @@ func (p *planner) plan(ctx context.Context, cluster string, statuses *statusWrit
 			p.wake()
 			pace.failed()
 		}
-		statuses.set(result)
+		p.statuses.set(result)
 		if !pace.wait(ctx, len(p.changed) > 0) {
 			return
 		}

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,6 +30,9 @@ const (
 	// makes way for what carries traffic.
 	quiet    = 100 * time.Millisecond
 	patience = 5 * time.Second
+	// turn is how long statuses are written before a newer plan is taken up:
+	// where plans never stop changing, all the same something gets written.
+	turn = time.Second
 	// conditionRate bounds the conditions of Services written per second.
 	conditionRate  = 100
 	conditionBurst = 20
@@ -38,6 +41,9 @@ const (
 	objectInterval = time.Second
 	// retryInterval is the time before a write that failed is tried again.
 	retryInterval = time.Second
+	// cacheLag is how long to wait for a cache that is older than our own last
+	// write.
+	cacheLag = 100 * time.Millisecond
 )
 
 // statusWriter writes what a plan says for people: the Announced condition of
@@ -52,23 +58,59 @@ type statusWriter struct {
 	latest *plan.Plan
 	newer  chan struct{} // has a token when latest was set
 
-	// written holds the resourceVersion after our last write, by kind and
-	// name: an older cache would make us write again. Only run uses it.
-	written map[string]uint64
+	// sent is the condition last sent to each Service, from before it is sent:
+	// its event may arrive before the response.
+	sent map[types.UID]sentCondition
+
+	// written holds the resourceVersion after our last write: an older cache
+	// would make us write again. Only run uses it.
+	written map[types.UID]uint64
 	// next is when an AddressPool or BGPPeer may be written again.
-	next map[string]time.Time
+	next map[types.UID]time.Time
+}
+
+// sentCondition is what tells Announced conditions apart; the zero value is
+// that of a condition that was removed.
+type sentCondition struct {
+	status          metav1.ConditionStatus
+	reason, message string
 }
 
 func newStatusWriter(client kubernetes.Interface, lb *lbclient.Client, objects *objects) *statusWriter {
-	return &statusWriter{
+	w := &statusWriter{
 		client:  client,
 		lb:      lb,
 		objects: objects,
 		limiter: rate.NewLimiter(conditionRate, conditionBurst),
 		newer:   make(chan struct{}, 1),
-		written: make(map[string]uint64),
-		next:    make(map[string]time.Time),
 	}
+	w.forget()
+	return w
+}
+
+// forget starts anew: somebody else may have planned and written since.
+func (w *statusWriter) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.latest = nil
+	w.sent = make(map[types.UID]sentCondition)
+	w.written, w.next = make(map[types.UID]uint64), make(map[types.UID]time.Time)
+}
+
+// wrote reports whether the Service's Announced condition is the one that we
+// sent last.
+func (w *statusWriter) wrote(svc *corev1.Service) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sent, ok := w.sent[svc.UID]
+	return ok && sent == toSend(meta.FindStatusCondition(svc.Status.Conditions, v1alpha1.ConditionAnnounced))
+}
+
+func toSend(c *metav1.Condition) sentCondition {
+	if c == nil {
+		return sentCondition{}
+	}
+	return sentCondition{status: c.Status, reason: c.Reason, message: c.Message}
 }
 
 // set hands over a plan. It never blocks; a plan that was not written yet is
@@ -85,14 +127,18 @@ func (w *statusWriter) set(p *plan.Plan) {
 
 // run writes statuses until the context ends.
 func (w *statusWriter) run(ctx context.Context) error {
-	again := time.NewTimer(0)
+	again := time.NewTimer(retryInterval)
+	again.Stop() // until there is something to do again
 	defer again.Stop()
+	interrupted := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-w.newer:
-			w.settle(ctx)
+			if !interrupted {
+				w.settle(ctx)
+			}
 		case <-again.C:
 		}
 		w.mu.Lock()
@@ -101,7 +147,11 @@ func (w *statusWriter) run(ctx context.Context) error {
 		if p == nil {
 			continue
 		}
-		wait, err := w.write(ctx, p)
+		var (
+			wait time.Duration
+			err  error
+		)
+		wait, interrupted, err = w.write(ctx, p)
 		if err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Not all statuses are written; trying again")
 			statusWriteErrors.Inc()
@@ -132,46 +182,68 @@ func (w *statusWriter) settle(ctx context.Context) {
 	}
 }
 
-// write writes what differs from the caches. It stops early when a newer plan
-// arrives, and returns how long to wait for what may not be written yet.
-func (w *statusWriter) write(ctx context.Context, p *plan.Plan) (wait time.Duration, err error) {
+// write writes what differs from the caches. It is interrupted when its turn is
+// over and there is a newer plan, and returns how long to wait for what may not
+// be written yet.
+func (w *statusWriter) write(ctx context.Context, p *plan.Plan) (wait time.Duration, interrupted bool, err error) {
+	started := time.Now()
 	var errs []error
-	postpone := func(d time.Duration) {
+	note := func(d time.Duration, err error) {
 		if d > 0 && (wait == 0 || d < wait) {
 			wait = d
 		}
-	}
-	for i := range p.Pools {
-		d, err := w.writePool(ctx, &p.Pools[i])
-		postpone(d)
 		errs = append(errs, err)
+	}
+	late := func() bool { return len(w.newer) > 0 && time.Since(started) > turn }
+	for i := range p.Pools {
+		note(w.writePool(ctx, &p.Pools[i]))
 	}
 	for i := range p.Peers {
-		d, err := w.writePeer(ctx, &p.Peers[i])
-		postpone(d)
-		errs = append(errs, err)
+		note(w.writePeer(ctx, &p.Peers[i]))
 	}
 	planned := make(map[string]bool, len(p.Services))
 	for i := range p.Services {
 		s := &p.Services[i]
 		planned[s.Namespace+"/"+s.Name] = true
-		if len(w.newer) > 0 {
-			return wait, errors.Join(errs...) // the newer plan starts over
+		if late() {
+			return wait, true, errors.Join(errs...) // the newer plan starts over
 		}
-		errs = append(errs, w.writeCondition(ctx, s))
+		note(w.writeCondition(ctx, s))
 	}
 	for _, svc := range listOf[*corev1.Service](w.objects.services) {
+		if late() {
+			return wait, true, errors.Join(errs...)
+		}
 		if !planned[svc.Namespace+"/"+svc.Name] {
-			errs = append(errs, w.removeCondition(ctx, svc))
+			note(w.removeCondition(ctx, svc))
 		}
 	}
-	return wait, errors.Join(errs...)
+	w.forgetGone()
+	return wait, false, errors.Join(errs...)
 }
 
-func (w *statusWriter) writeCondition(ctx context.Context, s *plan.Service) error {
+// forgetGone drops what is known of objects that are no more.
+func (w *statusWriter) forgetGone() {
+	present := make(map[types.UID]bool)
+	for _, informer := range []cache.SharedIndexInformer{w.objects.services, w.objects.pools, w.objects.peers} {
+		for _, object := range listOf[metav1.Object](informer) {
+			present[object.GetUID()] = true
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.sent, func(uid types.UID, _ sentCondition) bool { return !present[uid] })
+	maps.DeleteFunc(w.written, func(uid types.UID, _ uint64) bool { return !present[uid] })
+	maps.DeleteFunc(w.next, func(uid types.UID, _ time.Time) bool { return !present[uid] })
+}
+
+func (w *statusWriter) writeCondition(ctx context.Context, s *plan.Service) (time.Duration, error) {
 	svc, ok := cached[*corev1.Service](w.objects.services, s.Namespace+"/"+s.Name)
-	if !ok || w.stale("service", svc) {
-		return nil // gone, or on its way: an event brings us back
+	switch {
+	case !ok:
+		return 0, nil // gone
+	case w.stale(svc):
+		return cacheLag, nil
 	}
 	announced, reason, message := s.Condition()
 	condition := metav1.Condition{
@@ -179,23 +251,28 @@ func (w *statusWriter) writeCondition(ctx context.Context, s *plan.Service) erro
 	}
 	conditions := slices.Clone(svc.Status.Conditions)
 	if !meta.SetStatusCondition(&conditions, condition) {
-		return nil
+		return 0, nil
 	}
-	return w.patchConditions(ctx, svc, *meta.FindStatusCondition(conditions, condition.Type))
+	full := meta.FindStatusCondition(conditions, condition.Type)
+	return 0, w.patchConditions(ctx, svc, toSend(full), *full)
 }
 
 // removeCondition takes the condition off a Service that is no longer ours.
-func (w *statusWriter) removeCondition(ctx context.Context, svc *corev1.Service) error {
-	if svc.DeletionTimestamp != nil || w.stale("service", svc) ||
-		meta.FindStatusCondition(svc.Status.Conditions, v1alpha1.ConditionAnnounced) == nil {
-		return nil
+func (w *statusWriter) removeCondition(ctx context.Context, svc *corev1.Service) (time.Duration, error) {
+	switch {
+	case svc.DeletionTimestamp != nil:
+		return 0, nil
+	case w.stale(svc):
+		return cacheLag, nil
+	case meta.FindStatusCondition(svc.Status.Conditions, v1alpha1.ConditionAnnounced) == nil:
+		return 0, nil
 	}
-	return w.patchConditions(ctx, svc, map[string]string{"$patch": "delete", "type": v1alpha1.ConditionAnnounced})
+	return 0, w.patchConditions(ctx, svc, toSend(nil), map[string]string{"$patch": "delete", "type": v1alpha1.ConditionAnnounced})
 }
 
 // patchConditions changes one condition: conditions merge by type, so that
 // those of others stay.
-func (w *statusWriter) patchConditions(ctx context.Context, svc *corev1.Service, entry any) error {
+func (w *statusWriter) patchConditions(ctx context.Context, svc *corev1.Service, sent sentCondition, entry any) error {
 	if err := w.limiter.Wait(ctx); err != nil {
 		return nil // the context ended
 	}
@@ -206,24 +283,30 @@ func (w *statusWriter) patchConditions(ctx context.Context, svc *corev1.Service,
 	if err != nil {
 		return fmt.Errorf("service %s/%s: %w", svc.Namespace, svc.Name, err)
 	}
+	w.mu.Lock()
+	w.sent[svc.UID] = sent
+	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	updated, err := w.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.StrategicMergePatchType, patch,
 		metav1.PatchOptions{FieldManager: fieldManager}, "status")
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return nil // deleted or replaced meanwhile
+	case gone(err):
+		return nil
 	case err != nil:
 		return fmt.Errorf("service %s/%s: writing the condition %s: %w", svc.Namespace, svc.Name, v1alpha1.ConditionAnnounced, err)
 	}
-	w.written[writtenKey("service", svc)] = version(updated.ResourceVersion)
+	w.written[svc.UID] = version(updated.ResourceVersion)
 	return nil
 }
 
 func (w *statusWriter) writePool(ctx context.Context, p *plan.Pool) (time.Duration, error) {
 	object, ok := cached[*v1alpha1.AddressPool](w.objects.pools, p.Name)
-	if !ok || w.stale("pool", object) {
+	switch {
+	case !ok:
 		return 0, nil
+	case w.stale(object):
+		return cacheLag, nil
 	}
 	desired := v1alpha1.AddressPoolStatus{
 		Capacity: p.Capacity, Allocated: p.Allocated, Available: p.Available,
@@ -240,8 +323,11 @@ func (w *statusWriter) writePool(ctx context.Context, p *plan.Pool) (time.Durati
 
 func (w *statusWriter) writePeer(ctx context.Context, p *plan.Peer) (time.Duration, error) {
 	object, ok := cached[*v1alpha1.BGPPeer](w.objects.peers, p.Name)
-	if !ok || w.stale("peer", object) {
+	switch {
+	case !ok:
 		return 0, nil
+	case w.stale(object):
+		return cacheLag, nil
 	}
 	desired := v1alpha1.BGPPeerStatus{
 		Desired: int32(p.Desired), Established: int32(p.Established),
@@ -259,11 +345,10 @@ func (w *statusWriter) writePeer(ctx context.Context, p *plan.Peer) (time.Durati
 // writeObject writes a status as a whole, for all of it is ours. It returns
 // how long to wait when the object was written a moment ago.
 func (w *statusWriter) writeObject(ctx context.Context, kind string, object metav1.Object, desired any, patchStatus func(context.Context, []byte, metav1.PatchOptions) (metav1.Object, error)) (time.Duration, error) {
-	key := writtenKey(kind, object)
-	if wait := time.Until(w.next[key]); wait > 0 {
+	if wait := time.Until(w.next[object.GetUID()]); wait > 0 {
 		return wait, nil
 	}
-	w.next[key] = time.Now().Add(objectInterval)
+	w.next[object.GetUID()] = time.Now().Add(objectInterval)
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": object.GetUID()},
 		"status":   desired,
@@ -275,31 +360,23 @@ func (w *statusWriter) writeObject(ctx context.Context, kind string, object meta
 	defer cancel()
 	updated, err := patchStatus(ctx, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case gone(err):
 		return 0, nil
 	case err != nil:
 		return 0, fmt.Errorf("%s %s: writing the status: %w", kind, object.GetName(), err)
 	}
-	w.written[key] = version(updated.GetResourceVersion())
+	w.written[object.GetUID()] = version(updated.GetResourceVersion())
 	return 0, nil
 }
 
 // stale reports whether the cached object is older than our last write to it.
-func (w *statusWriter) stale(kind string, object metav1.Object) bool {
-	key := writtenKey(kind, object)
-	at, ok := w.written[key]
-	if !ok {
-		return false
-	}
-	if version(object.GetResourceVersion()) < at {
+func (w *statusWriter) stale(object metav1.Object) bool {
+	at, ok := w.written[object.GetUID()]
+	if ok && version(object.GetResourceVersion()) < at {
 		return true
 	}
-	delete(w.written, key) // the cache has caught up
+	delete(w.written, object.GetUID()) // the cache has caught up
 	return false
-}
-
-func writtenKey(kind string, object metav1.Object) string {
-	return kind + "/" + string(object.GetUID())
 }
 
 func cached[T any](informer cache.SharedIndexInformer, key string) (T, bool) {

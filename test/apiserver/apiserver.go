@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -45,7 +46,9 @@ type Server struct {
 	Kubeconfig string
 
 	dir       string
-	apiserver *exec.Cmd
+	log       string
+	apiserver *process
+	restart   func(testing.TB) *process
 }
 
 // Start starts a server that ends with the test. Without the programs the test
@@ -64,17 +67,20 @@ func Start(t testing.TB) *Server {
 
 	_, port, _ := net.SplitHostPort(secure)
 	key := s.write(t, "sa.key", serviceAccountKey(t))
-	log := filepath.Join(s.dir, "kube-apiserver.log")
-	s.apiserver = run(t, log, apiserver,
-		"--etcd-servers=http://"+clients,
-		"--bind-address=127.0.0.1", "--secure-port="+port, "--cert-dir="+filepath.Join(s.dir, "certs"),
+	s.log = filepath.Join(s.dir, "kube-apiserver.log")
+	arguments := []string{
+		"--etcd-servers=http://" + clients,
+		"--bind-address=127.0.0.1", "--secure-port=" + port, "--cert-dir=" + filepath.Join(s.dir, "certs"),
 		"--authorization-mode=RBAC",
-		"--token-auth-file="+s.write(t, "tokens.csv", []byte(token+`,admin,admin,"system:masters"`)),
+		"--token-auth-file=" + s.write(t, "tokens.csv", []byte(token+`,admin,admin,"system:masters"`)),
 		"--service-account-issuer=https://apiserver.test",
-		"--service-account-key-file="+key, "--service-account-signing-key-file="+key,
+		"--service-account-key-file=" + key, "--service-account-signing-key-file=" + key,
 		"--service-cluster-ip-range=198.18.0.0/16,2001:db8:18::/112",
 		"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
-		"--enable-priority-and-fairness=false", "--profiling=false", "--v=1")
+		"--enable-priority-and-fairness=false", "--profiling=false", "--v=1",
+	}
+	s.restart = func(t testing.TB) *process { return run(t, s.log, apiserver, arguments...) }
+	s.apiserver = s.restart(t)
 
 	s.Config = &rest.Config{
 		Host: "https://" + secure, BearerToken: token,
@@ -82,13 +88,25 @@ func Start(t testing.TB) *Server {
 		QPS:             1000, Burst: 2000,
 	}
 	s.Kubeconfig = s.writeKubeconfig(t)
-	s.waitReady(t, log)
+	s.waitReady(t)
 	s.installCRDs(t)
 	return s
 }
 
 // PID is the process of the kube-apiserver, to stop and continue it.
-func (s *Server) PID() int { return s.apiserver.Process.Pid }
+func (s *Server) PID() int { return s.apiserver.command.Process.Pid }
+
+// Kill ends the kube-apiserver, without a warning, and leaves its etcd alone.
+func (s *Server) Kill() { s.apiserver.kill() }
+
+// Restart starts the kube-apiserver again after Kill, at the same address, and
+// waits until it is ready. It has to be called from the test that called Start:
+// the new process, too, ends with t.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.apiserver = s.restart(t)
+	s.waitReady(t)
+}
 
 // program finds a binary in bin/lab, or else in the PATH.
 func program(t testing.TB, name string) string {
@@ -130,10 +148,17 @@ func ports(t testing.TB) (string, string, string) {
 	return addresses[0], addresses[1], addresses[2]
 }
 
+// process is a program that was started.
+type process struct {
+	command *exec.Cmd
+	// kill ends it, and may be called again.
+	kill func()
+}
+
 // run starts a process that is killed with the test, or with this process.
-func run(t testing.TB, log, path string, args ...string) *exec.Cmd {
+func run(t testing.TB, log, path string, args ...string) *process {
 	t.Helper()
-	output, err := os.Create(log)
+	output, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,15 +175,17 @@ func run(t testing.TB, log, path string, args ...string) *exec.Cmd {
 	}()
 	if err := <-started; err != nil {
 		close(ended)
+		output.Close()
 		t.Fatalf("%s: %v", path, err)
 	}
-	t.Cleanup(func() {
+	p := &process{command: command, kill: sync.OnceFunc(func() {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 		output.Close()
 		close(ended)
-	})
-	return command
+	})}
+	t.Cleanup(p.kill)
+	return p
 }
 
 func (s *Server) write(t testing.TB, name string, content []byte) string {
@@ -195,7 +222,7 @@ func serviceAccountKey(t testing.TB) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 }
 
-func (s *Server) waitReady(t testing.TB, log string) {
+func (s *Server) waitReady(t testing.TB) {
 	t.Helper()
 	client := kubernetes.NewForConfigOrDie(s.Config)
 	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, startTimeout, true, func(ctx context.Context) (bool, error) {
@@ -206,7 +233,7 @@ func (s *Server) waitReady(t testing.TB, log string) {
 		return err == nil, nil
 	})
 	if err != nil {
-		text, _ := os.ReadFile(log)
+		text, _ := os.ReadFile(s.log)
 		t.Fatalf("kube-apiserver is not ready: %v\n%s", err, text[max(0, len(text)-4096):])
 	}
 }

@@ -117,7 +117,7 @@ func (b *bench) oneAtATime(ctx context.Context, n int, into *latencies) error {
 	for i := range n + 1 {
 		l, err := b.one(ctx)
 		if err != nil {
-			return fmt.Errorf("Service %d: %w", i, err)
+			return fmt.Errorf("creating one Service after another, number %d: %w", i, err)
 		}
 		if i > 0 {
 			into.finalizer = append(into.finalizer, l.finalizer)
