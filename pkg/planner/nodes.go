@@ -26,6 +26,9 @@ import (
 const (
 	// writeTimeout bounds one write to the API server.
 	writeTimeout = 10 * time.Second
+	// losersPatience bounds how long nodes that only lose addresses wait while
+	// nodes that gain some cannot be written.
+	losersPatience = time.Second
 	// parallelNodeWrites bounds the writes to Nodes under way.
 	parallelNodeWrites = 16
 )
@@ -34,6 +37,9 @@ const (
 // cache may be older than our own last write.
 type nodeWriter struct {
 	client kubernetes.Interface
+	// gainersFail is since when writes to nodes that gain addresses fail; zero
+	// while they do not. Only write uses it.
+	gainersFail time.Time
 
 	mu    sync.Mutex
 	known map[string]knownProgram // by node name
@@ -118,7 +124,8 @@ func version(resourceVersion string) uint64 {
 
 // write brings the plan's programs into the Nodes: first to those that gain
 // addresses, then to those that only lose some, so that an address that moves
-// is announced all the time. Failures of one node do not hold up the others.
+// is announced all the time. Failures of one node do not hold up the others for
+// long.
 func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *plan.Plan) error {
 	var (
 		gainers, losers []pendingWrite
@@ -156,7 +163,18 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 			losers = append(losers, pending)
 		}
 	}
-	errs = append(errs, w.writeAll(ctx, gainers), w.writeAll(ctx, losers))
+	err := w.writeAll(ctx, gainers)
+	errs = append(errs, err)
+	if err == nil {
+		w.gainersFail = time.Time{}
+	} else if w.gainersFail.IsZero() {
+		w.gainersFail = time.Now()
+	}
+	// A withdrawal waits for the announcement elsewhere, but not for long: one
+	// node that cannot be written must not keep the others from withdrawing.
+	if err == nil || time.Since(w.gainersFail) > losersPatience {
+		errs = append(errs, w.writeAll(ctx, losers))
+	}
 	return errors.Join(errs...)
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -378,4 +379,41 @@ func TestGone(t *testing.T) {
 			t.Errorf("%s: %t; want %t", name, got, test.want)
 		}
 	}
+}
+
+// A node that loses an address waits for the one that gets it, but not for ever.
+func TestLosersWaitForGainersForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := []*corev1.Node{nodeAt("1", "from", encoded(t, programOf(1, "203.0.113.1"))), nodeAt("1", "to")}
+		client := fake.NewClientset(nodes[0], nodes[1])
+		broken := true
+		client.PrependReactor("patch", "nodes", func(action ktesting.Action) (bool, runtime.Object, error) {
+			if broken && action.(ktesting.PatchAction).GetName() == "to" {
+				return true, nil, apierrors.NewInternalError(errors.New("a webhook is broken"))
+			}
+			return false, nil, nil
+		})
+		written := recordWrites(client)
+		move := &plan.Plan{Programs: map[string]announce.Program{"from": programOf(0), "to": programOf(0, "203.0.113.1")}}
+		w := newNodeWriter(client)
+		w.programs(nodes)
+		for range 2 {
+			if err := w.write(t.Context(), nodes, move); err == nil {
+				t.Error("no error, though a write failed")
+			}
+			if slices.Contains(written(), "from") {
+				t.Fatal("the address was withdrawn before it was announced elsewhere")
+			}
+			time.Sleep(losersPatience / 2)
+		}
+		time.Sleep(losersPatience)
+		_ = w.write(t.Context(), nodes, move) // its error is that of "to"
+		if !slices.Contains(written(), "from") {
+			t.Error("the withdrawal waits for ever")
+		}
+		broken = false
+		if err := w.write(t.Context(), nodes, move); err != nil {
+			t.Error(err)
+		}
+	})
 }
