@@ -176,7 +176,7 @@ func (e *election) release() error {
 	defer cancel()
 	lease, err := e.leases.Get(ctx, e.config.ResourceName, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("Lease %s: %w", e.lock.Describe(), err)
+		return fmt.Errorf("giving up the Lease %s: %w", e.lock.Describe(), err)
 	}
 	if ptr.Deref(lease.Spec.HolderIdentity, "") != e.lock.Identity() {
 		return nil
@@ -186,7 +186,7 @@ func (e *election) release() error {
 	lease.Spec.LeaseDurationSeconds = ptr.To[int32](1)
 	lease.Spec.AcquireTime, lease.Spec.RenewTime = &now, &now
 	if _, err := e.leases.Update(ctx, lease, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("Lease %s: %w", e.lock.Describe(), err)
+		return fmt.Errorf("giving up the Lease %s: %w", e.lock.Describe(), err)
 	}
 	klog.InfoS("Gave up the Lease", "lease", e.lock.Describe())
 	return nil
