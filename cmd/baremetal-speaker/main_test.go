@@ -28,6 +28,13 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+func TestMetricsPort(t *testing.T) {
+	// MetalLB's speaker has 7472 and 7473, on the same host.
+	if got := newCommand().Flags().Lookup("metrics-bind-address").DefValue; got != ":7479" {
+		t.Errorf("--metrics-bind-address defaults to %s", got)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	if programVersion() == "" {
 		t.Error("no version")

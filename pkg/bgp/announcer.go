@@ -25,6 +25,9 @@ const (
 	settleTime = 1500 * time.Millisecond
 	// countInterval is how often the prefixes that routers send are counted.
 	countInterval = 30 * time.Second
+	// inspectInterval is how often at most a peer's prefixes are looked at one
+	// by one.
+	inspectInterval = 10 * time.Second
 	// raceTime is how far from that moment a change may have been lost.
 	raceTime = 250 * time.Millisecond
 )
@@ -50,6 +53,7 @@ type Announcer struct {
 	requests chan request
 	queries  chan query
 	events   chan *apiutil.WatchEventMessage_PeerEvent
+	hints    chan hint
 
 	// Of the goroutine in Run.
 	server  *server // nil while there are no peers
@@ -101,6 +105,7 @@ func New(config Config) *Announcer {
 		requests: make(chan request),
 		queries:  make(chan query),
 		events:   make(chan *apiutil.WatchEventMessage_PeerEvent),
+		hints:    make(chan hint, 64),
 		dues:     make(chan due),
 		done:     make(chan struct{}),
 		sessions: make(map[string]announce.Session),
@@ -135,6 +140,8 @@ func (a *Announcer) Run(ctx context.Context) error {
 			}
 		case e := <-a.events:
 			a.observe(e)
+		case h := <-a.hints:
+			a.noteHint(h)
 		case d := <-a.dues:
 			if d.server != a.server || a.server.peers[d.peer.Name] != d.peer {
 				continue
@@ -145,7 +152,10 @@ func (a *Announcer) Run(ctx context.Context) error {
 		case q := <-a.queries:
 			counts := map[string]uint64{}
 			if a.server != nil {
-				counts, _ = a.server.received(q.ctx) // fails with q.ctx only
+				received, _ := a.server.received(q.ctx) // fails with q.ctx only
+				for name, n := range received {
+					counts[name] = n.all
+				}
 			}
 			q.reply <- counts
 		}
@@ -230,7 +240,9 @@ func (a *Announcer) reconcile(ctx context.Context) error {
 	if a.server == nil {
 		var err error
 		var server *server
-		server, err = startServer(a.config, s.RouterID, s.Peers[0].LocalASN, func(e *apiutil.WatchEventMessage_PeerEvent) {
+		config := a.config
+		config.Logger = slog.New(&listener{Handler: a.config.Logger.Handler(), tell: a.hear})
+		server, err = startServer(config, s.RouterID, s.Peers[0].LocalASN, func(e *apiutil.WatchEventMessage_PeerEvent) {
 			select {
 			case a.events <- e:
 			case <-a.done:
@@ -243,6 +255,15 @@ func (a *Announcer) reconcile(ctx context.Context) error {
 		a.server = server
 	}
 	return errors.Join(a.removePeers(ctx), a.setPaths(ctx), a.setPeers(ctx))
+}
+
+// hear takes a hint without blocking gobgp. One that is lost comes again with the
+// next attempt to connect.
+func (a *Announcer) hear(h hint) {
+	select {
+	case a.hints <- h:
+	default:
+	}
 }
 
 // removePeers ends the sessions that are not wanted, or not at that address.
@@ -404,14 +425,33 @@ func (a *Announcer) settle(ctx context.Context, peer Peer, at time.Time) error {
 	return errors.Join(a.server.refresh(ctx, peer), a.server.withdrawAgain(removed))
 }
 
-// count looks for routers that send too much.
+// count looks for routers that send too much, not counting echoes. Most echoes
+// are known as such by their number alone; only when the rest is still too much
+// are prefixes looked at.
 func (a *Announcer) count(ctx context.Context) {
 	if a.server == nil {
 		return
 	}
-	if counts, err := a.server.received(ctx); err == nil {
-		a.noteReceived(counts)
+	received, err := a.server.received(ctx)
+	if err != nil {
+		return
 	}
+	counts := make(map[string]uint64, len(received))
+	for name, n := range received {
+		if n.unlooped <= PrefixLimit {
+			counts[name] = n.unlooped
+			continue
+		}
+		if time.Since(a.server.inspected[name]) < inspectInterval {
+			continue
+		}
+		a.server.inspected[name] = time.Now()
+		if counts[name], err = a.server.foreign(a.server.peers[name]); err != nil {
+			a.config.Logger.Warn("BGP peer", "peer", name, "error", err)
+			delete(counts, name)
+		}
+	}
+	a.noteReceived(counts)
 }
 
 // forgetEdits forgets the changes that settle does not ask for any more.

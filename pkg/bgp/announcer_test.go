@@ -351,6 +351,104 @@ func TestPrefixLimit(t *testing.T) {
 	}
 }
 
+// TestEchoes has routers that send our own routes back, which FRR does, and
+// routes of ours whose AS_PATH does not say so.
+func TestEchoes(t *testing.T) {
+	t.Parallel()
+	const n = bgp.PrefixLimit + 20
+	l := newLab(t)
+	looped := l.router(birdConfig{
+		statics: statics(2 * n),
+		export:  fmt.Sprintf("filter { if source != RTS_STATIC then reject; bgp_path.prepend(%d); accept; }", nodeASN),
+	})
+	same := l.router(birdConfig{statics: statics(n)})
+	mixed := l.router(birdConfig{statics: statics(n + bgp.PrefixLimit + 1)})
+	s := l.speaker(bgp.Config{ListenPort: -1})
+	var ours []string
+	for i := range n {
+		ours = append(ours, fmt.Sprintf("198.18.0.%d/32", i))
+	}
+	s.set(bgp.State{RouterID: routerID, Peers: []bgp.Peer{looped.peer(), same.peer(), mixed.peer()}, Groups: []bgp.Group{
+		group([]string{"r1", "r2", "r3"}, bgp.Attributes{}, ours...),
+	}})
+	eventually(t, 15*time.Second, "the limit is reported", func() bool {
+		return strings.Contains(s.session("r3").Error, "more than 100 prefixes")
+	})
+	eventually(t, 10*time.Second, "everything is received", func() bool {
+		received := s.ask(command{Received: true}).Received
+		return received["r1"] == 2*n && received["r2"] == n && received["r3"] == n+bgp.PrefixLimit+1
+	})
+	s.established("r1", "r2")
+	time.Sleep(2500 * time.Millisecond) // past the count
+	for _, peer := range []string{"r1", "r2"} {
+		if session := s.session(peer); !session.Established() || session.Error != "" {
+			t.Errorf("session %+v", session)
+		}
+	}
+}
+
+func TestWhyNoSession(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		config birdConfig
+		edit   func(*bgp.Peer)
+		want   string
+	}{
+		"router refuses our AS number": {
+			birdConfig{extra: "passive on;"}, func(p *bgp.Peer) { p.LocalASN = 64999 },
+			"the router refuses our OPEN message: what it is configured to expect differs, most often an AS number",
+		},
+		"router refuses our AS number, it connects": {
+			birdConfig{}, func(p *bgp.Peer) { p.LocalASN, p.Passive = 64999, true },
+			"the router refuses our OPEN message: what it is configured to expect differs, most often an AS number",
+		},
+		"we refuse its AS number": {
+			birdConfig{extra: "passive on;"}, func(p *bgp.Peer) { p.PeerASN = 64999 },
+			"NOTIFICATION sent: code 2(open) subcode 2(bad peer as)",
+		},
+		"we refuse its AS number, it connects": {
+			birdConfig{}, func(p *bgp.Peer) { p.PeerASN, p.Passive = 64999, true },
+			"NOTIFICATION sent: code 2(open) subcode 2(bad peer as)",
+		},
+		"nobody listens":      {birdConfig{}, func(p *bgp.Peer) { p.Port = 1 }, "connecting: connection refused"},
+		"not our own address": {birdConfig{}, func(p *bgp.Peer) { p.Source = netip.MustParseAddr("192.0.2.200") }, "connecting: cannot assign requested address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			r := l.router(test.config)
+			p := r.peer()
+			test.edit(&p)
+			port := -1
+			if p.Passive {
+				port = 179
+			}
+			s := l.speaker(bgp.Config{ListenPort: port})
+			s.set(bgp.State{RouterID: routerID, Peers: []bgp.Peer{p}})
+			eventually(t, 10*time.Second, test.want, func() bool { return s.session("r1").Error == test.want })
+			time.Sleep(5 * time.Second) // more attempts
+			if got := s.session("r1").Error; got != test.want {
+				t.Errorf("then %q", got)
+			}
+		})
+	}
+}
+
+func TestReasonIsForgotten(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	r := l.router(birdConfig{})
+	r.stop(syscall.SIGKILL)
+	s := l.speaker(bgp.Config{ListenPort: -1})
+	s.set(bgp.State{RouterID: routerID, Peers: []bgp.Peer{r.peer()}})
+	eventually(t, 10*time.Second, "a reason", func() bool { return s.session("r1").Error != "" })
+	r.start()
+	s.established("r1")
+	if got := s.session("r1").Error; got != "" {
+		t.Errorf("established, with error %q", got)
+	}
+}
+
 func TestLostSessionKeepsRoutes(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -95,6 +95,7 @@ type birdConfig struct {
 	nodeASN uint32 // nodeASN if 0
 	extra   string // lines in the BGP protocol
 	statics string // routes that BIRD sends to the node
+	export  string // filter of these; all if empty
 	over6   bool   // the session is over IPv6
 	hold    int    // seconds; 90 if 0
 }
@@ -112,6 +113,9 @@ func (l *lab) router(config birdConfig) *router {
 	}
 	if config.hold == 0 {
 		config.hold = 90
+	}
+	if config.export == "" {
+		config.export = "where source = RTS_STATIC"
 	}
 	r := &router{
 		t:       l.t,
@@ -160,11 +164,11 @@ protocol bgp node {
   connect delay time 1;
   connect retry time 1;
   error wait time 1, 1;
-  ipv4 { import all; export where source = RTS_STATIC; extended next hop on; };
+  ipv4 { import all; export %s; extended next hop on; };
   ipv6 { import all; export none; };
   %s
 }
-`, r.dir, r.local, r.config.statics, local, r.config.asn, remote, r.config.nodeASN, r.config.hold, r.config.extra)
+`, r.dir, r.local, r.config.statics, local, r.config.asn, remote, r.config.nodeASN, r.config.hold, r.config.export, r.config.extra)
 	if err := os.WriteFile(filepath.Join(r.dir, "bird.conf"), []byte(config), 0o600); err != nil {
 		r.t.Fatal(err)
 	}

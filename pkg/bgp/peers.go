@@ -11,6 +11,7 @@ const (
 	// reported. None is used, so a router should send none; but many send all
 	// that they have, among it what other nodes (and this one) announce, and a
 	// cluster with more addresses than this must not lose its sessions for it.
+	// Echoes of our own announcements do not count.
 	PrefixLimit = 100
 	// PrefixMaximum is how many prefixes of a family end the session: gobgp
 	// keeps even rejected ones, and this bounds the memory, to some 10 MB.

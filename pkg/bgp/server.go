@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -32,6 +33,8 @@ type server struct {
 	classes  classes
 	routes   routes
 	peers    map[string]Peer
+	// inspected is when foreign was last called, by peer.
+	inspected map[string]time.Time
 }
 
 // startServer starts gobgp without peers and paths. It calls event, from one
@@ -52,6 +55,8 @@ func startServer(config Config, routerID netip.Addr, asn uint32, event func(*api
 		stop:     stop,
 		routerID: routerID,
 		peers:    make(map[string]Peer),
+
+		inspected: make(map[string]time.Time),
 	}
 	go s.gobgp.Serve() // ends in close
 	if err := s.configure(ctx, config.ListenPort, asn); err != nil {
@@ -240,6 +245,7 @@ func (s *server) updatePeer(ctx context.Context, p Peer) error {
 // removePeer ends a session with a Cease.
 func (s *server) removePeer(ctx context.Context, p Peer) error {
 	delete(s.peers, p.Name)
+	delete(s.inspected, p.Name)
 	if p.Password != "" {
 		// gobgp's DeletePeer leaves the password on the listening socket, where
 		// it would refuse the same router without one later. Its UpdatePeer
@@ -277,21 +283,74 @@ func (s *server) enablePeer(ctx context.Context, p Peer) error {
 	return nil
 }
 
+// received is how many prefixes a peer has sent: all of them, and those whose
+// path is no loop to gobgp, which finds the peer's local AS number in AS_PATH and
+// the router ID in ORIGINATOR_ID.
+type received struct{ all, unlooped uint64 }
+
 // received counts the prefixes that each peer has sent, by peer.
-func (s *server) received(ctx context.Context) (map[string]uint64, error) {
+func (s *server) received(ctx context.Context) (map[string]received, error) {
 	names := make(map[string]string, len(s.peers))
 	for name, p := range s.peers {
 		names[p.Address.String()] = name
 	}
-	out := make(map[string]uint64, len(s.peers))
+	out := make(map[string]received, len(s.peers))
 	err := s.gobgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
 		name, ok := names[p.GetConf().GetNeighborAddress()]
 		if !ok {
 			return
 		}
+		var n received
 		for _, family := range p.GetAfiSafis() {
-			out[name] += family.GetState().GetReceived()
+			n.all += family.GetState().GetReceived()
+			n.unlooped += family.GetState().GetAccepted()
 		}
+		out[name] = n
 	})
 	return out, err
+}
+
+// foreign counts the prefixes of a peer that are no echo: neither is the path a
+// loop, nor do we announce the prefix. It copies all that the peer has sent.
+func (s *server) foreign(p Peer) (n uint64, err error) {
+	for family, wanted := range map[packet.Family]bool{packet.RF_IPv4_UC: p.IPv4, packet.RF_IPv6_UC: p.IPv6} {
+		if !wanted {
+			continue
+		}
+		request := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: p.Address.String(), Family: family}
+		err := s.gobgp.ListPath(request, func(nlri packet.NLRI, paths []*apiutil.Path) {
+			prefix, ok := nlri.(*packet.IPAddrPrefix)
+			if ok && s.routes.class(prefix.Prefix) != 0 {
+				return
+			}
+			for _, path := range paths {
+				if !s.looped(path, p.LocalASN) {
+					n++
+				}
+			}
+		})
+		if err != nil {
+			return 0, fmt.Errorf("listing what peer %q has sent: %w", p.Name, err)
+		}
+	}
+	return n, nil
+}
+
+// looped reports whether the path was ours once.
+func (s *server) looped(path *apiutil.Path, asn uint32) bool {
+	for _, attribute := range path.Attrs {
+		switch a := attribute.(type) {
+		case *packet.PathAttributeAsPath:
+			for _, segment := range a.Value {
+				if slices.Contains(segment.GetAS(), asn) {
+					return true
+				}
+			}
+		case *packet.PathAttributeOriginatorId:
+			if a.Value == s.routerID {
+				return true
+			}
+		}
+	}
+	return false
 }

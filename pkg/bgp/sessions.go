@@ -43,8 +43,8 @@ func (a *Announcer) noteSession(p Peer, e *apiutil.WatchEventMessage_PeerEvent) 
 			next.Error = ""
 		case e.Peer.State.AdminState == adminPrefixLimit:
 			next.Error = fmt.Sprintf("the router sent more than %d prefixes; the session stays down for %v", PrefixMaximum, prefixLimitHold)
-		case state == "idle" && reasonOf(e) != "":
-			next.Error = reasonOf(e)
+		case state == "idle":
+			next.Error = telling(s.Error, reasonOf(e, s.Established()))
 		}
 		up = next.Established() && !s.Established()
 		lost = s.Established() && !next.Established() && graceful(e)
@@ -59,15 +59,17 @@ func (a *Announcer) noteSession(p Peer, e *apiutil.WatchEventMessage_PeerEvent) 
 }
 
 // tooMany is the error of an established session with more than PrefixLimit
-// prefixes. It has no number, so that the report does not change with it.
+// prefixes that are not our own. It has no number, so that the report does not
+// change with it.
 var tooMany = fmt.Sprintf("the router sends more than %d prefixes; none is used", PrefixLimit)
 
-// noteReceived records which established sessions receive too much.
+// noteReceived records which established sessions receive too much. Of those
+// that are not in counts it changes nothing.
 func (a *Announcer) noteReceived(counts map[string]uint64) {
 	changed := false
 	a.mu.Lock()
 	for name, s := range a.sessions {
-		if !s.Established() {
+		if _, counted := counts[name]; !counted || !s.Established() {
 			continue
 		}
 		before := s.Error
@@ -97,17 +99,49 @@ func graceful(e *apiutil.WatchEventMessage_PeerEvent) bool {
 	return false
 }
 
-// reasonOf is why a session ended, in words.
-func reasonOf(e *apiutil.WatchEventMessage_PeerEvent) string {
+const (
+	closedByRouter = "connection closed by the router"
+	// refusedByRouter: gobgp throws away a NOTIFICATION that comes before the
+	// session is established, and tells only that it was no KEEPALIVE.
+	refusedByRouter = "the router refuses our OPEN message: what it is configured to expect differs, most often an AS number"
+)
+
+// telling is the error to keep. What follows from the cause before (a connection
+// that is closed after a NOTIFICATION) does not hide it.
+func telling(before, after string) string {
+	notified := strings.HasPrefix(before, "NOTIFICATION")
+	switch {
+	case after == "",
+		after == refusedByRouter && notified,
+		after == closedByRouter && (notified || before == refusedByRouter):
+		return before
+	}
+	return after
+}
+
+// reasonOf is why a session ended, in words, if that is known.
+func reasonOf(e *apiutil.WatchEventMessage_PeerEvent, established bool) string {
+	message := e.Peer.State.DisconnectMessage
 	switch e.Peer.State.DisconnectReason {
 	case api.PeerState_DISCONNECT_REASON_IDLE_TIMER_EXPIRED,
 		api.PeerState_DISCONNECT_REASON_UNSPECIFIED:
 		return ""
 	case api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART,
 		api.PeerState_DISCONNECT_REASON_READ_FAILED:
-		return "connection closed by the router"
+		return closedByRouter
+	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
+		return notification("sent", packet.BGP_ERROR_OPEN_MESSAGE_ERROR, packet.BGP_ERROR_SUB_BAD_PEER_AS)
+	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:
+		if !established {
+			return refusedByRouter
+		}
+		return "the router sent an invalid message"
+	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED:
+		return strings.Replace(message, "notification-received ", "NOTIFICATION received: ", 1)
+	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT:
+		return strings.Replace(message, "notification-sent ", "NOTIFICATION sent: ", 1)
 	}
-	return strings.ReplaceAll(e.Peer.State.DisconnectMessage, "-", " ")
+	return strings.ReplaceAll(message, "-", " ")
 }
 
 // expectSession makes a session for a new peer known.

@@ -29,6 +29,10 @@ type surroundings struct {
 	// nextHop6 is the node's IPv6 address on the link towards an IPv4 router,
 	// the zero Addr if there is none.
 	nextHop6 func(router netip.Addr) netip.Addr
+	// held are the peers that were set last, by name. A peer that cannot be had
+	// as the program wants it stays as it is here: no mistake in a BGPPeer or a
+	// Secret ends a session that works.
+	held map[string]bgp.Peer
 }
 
 // compile turns a program into the state of the BGP announcer. It is pure.
@@ -36,59 +40,110 @@ type surroundings struct {
 func compile(p *announce.Program, s surroundings) (state bgp.State, problems map[string]string, err error) {
 	state.RouterID = p.RouterID
 	state.Peers, problems = compilePeers(p.Peers, s)
+	for _, peer := range state.Peers {
+		if problems[peer.Name] == "" && needsNextHop6(peer) && !peer.NextHop6.IsValid() && sent6(p.Groups, peer.Name) {
+			problems[peer.Name] = fmt.Sprintf("no IPv6 next hop on the interface towards %v: IPv6 addresses are not announced", peer.Address)
+		}
+	}
 	state.Groups, err = compileGroups(p.Groups)
 	return state, problems, err
 }
 
+func needsNextHop6(p bgp.Peer) bool { return p.IPv6 && p.Address.Is4() }
+
+// sent6 reports whether the peer is to be sent an IPv6 prefix.
+func sent6(groups []announce.Group, peer string) bool {
+	return slices.ContainsFunc(groups, func(g announce.Group) bool {
+		return g.BGP != nil && slices.Contains(g.BGP.Peers, peer) &&
+			slices.ContainsFunc(g.Addresses, func(r announce.Range) bool { return r.From().Is6() })
+	})
+}
+
 func compilePeers(peers []announce.Peer, s surroundings) ([]bgp.Peer, map[string]string) {
-	var out []bgp.Peer
+	var wanted []bgp.Peer
 	problems := make(map[string]string)
-	taken := make(map[netip.Addr]string)
 	for _, p := range peers {
-		compiled := bgp.Peer{
-			Name:         p.Name,
-			LocalASN:     p.LocalASN,
-			PeerASN:      p.PeerASN,
-			Address:      p.Address,
-			Port:         p.Port,
-			Source:       p.Source,
-			HoldTime:     time.Duration(p.HoldTime),
-			ConnectRetry: time.Duration(p.ConnectRetry),
-			Passive:      p.Passive,
-			Multihop:     p.Multihop,
-			TTLSecurity:  p.TTLSecurity,
-			RestartTime:  time.Duration(p.RestartTime),
-			IPv4:         p.IPv4,
-			IPv6:         p.IPv6,
+		compiled, problem, usable := compilePeer(p, s)
+		if problem != "" {
+			problems[p.Name] = problem
 		}
-		if p.IPv6 && p.Address.Is4() {
-			compiled.NextHop6 = s.nextHop6(p.Address)
-		}
-		if p.Password != nil {
-			if problem := s.problems[*p.Password]; problem != "" {
-				problems[p.Name] = problem
-			}
-			password, known := s.passwords[*p.Password]
+		if !usable {
+			held, known := s.held[p.Name]
 			if !known {
-				if problems[p.Name] == "" {
-					problems[p.Name] = fmt.Sprintf("Secret %q has not been read yet", p.Password.Name)
-				}
-				continue // never without its password
+				continue
 			}
-			compiled.Password = password
+			compiled = held
 		}
+		wanted = append(wanted, compiled)
+	}
+	// One session per address: those that are held at theirs come first.
+	slices.SortStableFunc(wanted, func(a, b bgp.Peer) int {
+		switch x, y := s.holds(a), s.holds(b); {
+		case x && !y:
+			return -1
+		case y && !x:
+			return 1
+		}
+		return 0
+	})
+	var out []bgp.Peer
+	taken := make(map[netip.Addr]string)
+	for _, p := range wanted {
 		if other, known := taken[p.Address]; known {
 			problems[p.Name] = fmt.Sprintf("peer %q has the same address", other)
-			continue
+			held, known := s.held[p.Name]
+			if !known || taken[held.Address] != "" {
+				continue
+			}
+			p = held
 		}
-		if err := compiled.Validate(); err != nil {
-			problems[p.Name] = err.Error()
-			continue
+		if needsNextHop6(p) {
+			p.NextHop6 = s.nextHop6(p.Address)
 		}
 		taken[p.Address] = p.Name
-		out = append(out, compiled)
+		out = append(out, p)
 	}
+	slices.SortFunc(out, func(a, b bgp.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return out, problems
+}
+
+// holds reports whether the peer of the name is held at that address.
+func (s *surroundings) holds(p bgp.Peer) bool {
+	held, known := s.held[p.Name]
+	return known && held.Address == p.Address
+}
+
+// compilePeer is the peer as the program wants it. Without its password, or with
+// a setting that is refused, it is not usable.
+func compilePeer(p announce.Peer, s surroundings) (out bgp.Peer, problem string, usable bool) {
+	out = bgp.Peer{
+		Name:         p.Name,
+		LocalASN:     p.LocalASN,
+		PeerASN:      p.PeerASN,
+		Address:      p.Address,
+		Port:         p.Port,
+		Source:       p.Source,
+		HoldTime:     time.Duration(p.HoldTime),
+		ConnectRetry: time.Duration(p.ConnectRetry),
+		Passive:      p.Passive,
+		Multihop:     p.Multihop,
+		TTLSecurity:  p.TTLSecurity,
+		RestartTime:  time.Duration(p.RestartTime),
+		IPv4:         p.IPv4,
+		IPv6:         p.IPv6,
+	}
+	if p.Password != nil {
+		problem = s.problems[*p.Password]
+		password, known := s.passwords[*p.Password]
+		if !known {
+			return out, cmp.Or(problem, fmt.Sprintf("Secret %q has not been read yet", p.Password.Name)), false
+		}
+		out.Password = password
+	}
+	if err := out.Validate(); err != nil {
+		return out, err.Error(), false
+	}
+	return out, problem, true
 }
 
 // compileGroups expands the program's groups into prefixes.

@@ -239,6 +239,9 @@ func TestCompilePeers(t *testing.T) {
 	}
 	secret := with(func(p *announce.Peer) { p.Password = &key })
 	hop := netip.MustParseAddr("2001:db8::10")
+	held := func(name, address, password string) map[string]bgp.Peer {
+		return map[string]bgp.Peer{name: {Name: name, Address: netip.MustParseAddr(address), Password: password, IPv6: true}}
+	}
 	for name, test := range map[string]struct {
 		peers    []announce.Peer
 		s        surroundings
@@ -264,6 +267,33 @@ func TestCompilePeers(t *testing.T) {
 			peers: []announce.Peer{base, with(func(p *announce.Peer) { p.Name, p.Port = "zweiter", 1790 })},
 			want:  []string{"tor  2001:db8::10"}, problems: map[string]string{"zweiter": `peer "tor" has the same address`},
 		},
+		"new Secret not read yet": {
+			peers: []announce.Peer{secret}, s: surroundings{held: held("tor", "192.0.2.1", "old")},
+			want: []string{"tor old 2001:db8::10"}, problems: map[string]string{"tor": `Secret "tor" has not been read yet`},
+		},
+		"new Secret missing": {
+			peers: []announce.Peer{secret},
+			s:     surroundings{held: held("tor", "192.0.2.1", ""), problems: map[announce.SecretKey]string{key: "there is no Secret"}},
+			want:  []string{"tor  2001:db8::10"}, problems: map[string]string{"tor": "there is no Secret"},
+		},
+		"impossible now": {
+			peers: []announce.Peer{with(func(p *announce.Peer) { p.HoldTime = announce.Duration(time.Second) })},
+			s:     surroundings{held: held("tor", "192.0.2.9", "old")},
+			want:  []string{"tor old 2001:db8::10"}, problems: map[string]string{"tor": "hold time 1s is below 3s"},
+		},
+		"address of one that is held": {
+			peers: []announce.Peer{with(func(p *announce.Peer) { p.Name = "a" }), base}, s: surroundings{held: held("tor", "192.0.2.1", "")},
+			want: []string{"tor  2001:db8::10"}, problems: map[string]string{"a": `peer "tor" has the same address`},
+		},
+		"moved to the address of one that is held": {
+			peers: []announce.Peer{with(func(p *announce.Peer) { p.Name = "a" }), base},
+			s: surroundings{held: map[string]bgp.Peer{
+				"a":   held("a", "192.0.2.9", "kept")["a"],
+				"tor": held("tor", "192.0.2.1", "")["tor"],
+			}},
+			want: []string{"a kept 2001:db8::10", "tor  2001:db8::10"}, problems: map[string]string{"a": `peer "tor" has the same address`},
+		},
+		"not in the program any more": {s: surroundings{held: held("tor", "192.0.2.1", "")}},
 		"impossible": {
 			peers:    []announce.Peer{with(func(p *announce.Peer) { p.HoldTime = announce.Duration(time.Second) })},
 			problems: map[string]string{"tor": "hold time 1s is below 3s"},
@@ -282,6 +312,47 @@ func TestCompilePeers(t *testing.T) {
 			}
 			if diff := cmp.Diff(test.problems, problems, equalAddresses); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestCompileSaysWhenIPv6IsNotSent(t *testing.T) {
+	t.Parallel()
+	const problem = "no IPv6 next hop on the interface towards 192.0.2.1: IPv6 addresses are not announced"
+	for name, test := range map[string]struct {
+		address string
+		router  string
+		hop     string
+		want    string
+	}{
+		"no next hop":         {"2001:db8::1", "192.0.2.1", "", problem},
+		"next hop":            {"2001:db8::1", "192.0.2.1", "2001:db8::10", ""},
+		"nothing to send":     {"203.0.113.1", "192.0.2.1", "", ""},
+		"session over IPv6":   {"2001:db8::1", "2001:db8::2", "", ""},
+		"for another router":  {"2001:db8::1", "192.0.2.3", "", ""},
+		"from another family": {"203.0.113.1", "2001:db8::2", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			to := "tor"
+			if name == "for another router" {
+				to = "other"
+			}
+			p := announce.Program{
+				RouterID: netip.MustParseAddr("192.0.2.10"),
+				Peers: []announce.Peer{{
+					Name: "tor", LocalASN: 64512, PeerASN: 64500, Address: netip.MustParseAddr(test.router),
+					HoldTime: announce.Duration(9 * time.Second), IPv4: true, IPv6: true,
+				}},
+				Groups: []announce.Group{{BGP: &announce.BGP{Peers: []string{to}}, Addresses: ranges("203.0.113.9", test.address)}},
+			}
+			_, problems, err := compile(&p, surroundings{nextHop6: func(netip.Addr) netip.Addr {
+				hop, _ := netip.ParseAddr(test.hop)
+				return hop
+			}})
+			if err != nil || problems["tor"] != test.want {
+				t.Errorf("problem %q, %v; want %q", problems["tor"], err, test.want)
 			}
 		})
 	}

@@ -42,7 +42,7 @@ type Config struct {
 // Defaults of the flags.
 const (
 	DefaultBGPListenPort      = 179
-	DefaultMetricsBindAddress = ":7473"
+	DefaultMetricsBindAddress = ":7479" // MetalLB's speaker has 7472 and 7473
 	DefaultKubeProxyHealthz   = "http://127.0.0.1:10256/healthz"
 	DefaultRestartGrace       = 120 * time.Second
 )

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
@@ -20,26 +21,51 @@ func TestAnnouncing(t *testing.T) {
 		{index: 5, name: "flannel.1", up: true},
 		{index: 6, name: "br0", up: true},
 	}
-	addresses := []address{
-		{1, prefix("127.0.0.1/8")}, {1, prefix("203.0.113.1/32")},
-		{2, prefix("2001:db8::10/64")}, {2, prefix("192.0.2.10/24")}, {2, prefix("fe80::1/64")}, {2, prefix("203.0.113.1/32")},
-		{3, prefix("198.51.100.1/24")},
-		{4, prefix("fe80::2/64")},
-		{5, prefix("10.244.0.0/32")},
-		{6, prefix("198.51.100.2/25")},
+	var addresses []address
+	add := func(link int, passing bool, texts ...string) {
+		for _, text := range texts {
+			addresses = append(addresses, address{link, prefix(text), passing})
+		}
 	}
+	add(1, false, "127.0.0.1/8", "203.0.113.1/32")
+	add(2, false, "2001:db8::10/64", "192.0.2.10/24", "fe80::1/64", "203.0.113.1/32")
+	add(2, true, "2001:db8::9/64")
+	add(3, false, "198.51.100.1/24")
+	add(4, false, "fe80::2/64")
+	add(5, false, "10.244.0.0/32")
+	add(6, false, "198.51.100.2/25")
 	want := []announce.Interface{
 		{Name: "br0", Prefixes: []netip.Prefix{prefix("198.51.100.2/25")}},
-		{Name: "eth0", MAC: "02:00:00:00:00:01", Prefixes: []netip.Prefix{prefix("192.0.2.10/24"), prefix("2001:db8::10/64")}},
+		{Name: "eth0", MAC: "02:00:00:00:00:01", Prefixes: []netip.Prefix{prefix("192.0.2.10/24"), prefix("2001:db8::9/64"), prefix("2001:db8::10/64")}},
 	}
 	got := announcing(links, addresses)
-	if diff := cmp.Diff(want, got, equalAddresses); diff != "" {
+	if diff := cmp.Diff(want, reported(got), equalAddresses); diff != "" {
 		t.Error(diff)
 	}
-	if hop := nextHop6(got, netip.MustParseAddr("192.0.2.1")); hop != netip.MustParseAddr("2001:db8::10") {
-		t.Errorf("next hop on eth0: %v", hop)
+	for name, test := range map[string]struct {
+		router  string
+		through int
+		want    string
+	}{
+		"on link, stable address":    {"192.0.2.1", 0, "2001:db8::10"},
+		"behind a gateway":           {"198.18.0.1", 2, "2001:db8::10"},
+		"on link, no IPv6 address":   {"198.51.100.1", 0, "invalid IP"},
+		"behind, no IPv6 address":    {"198.18.0.1", 6, "invalid IP"},
+		"behind, not that interface": {"198.18.0.1", 7, "invalid IP"},
+	} {
+		if hop := nextHop6(got, netip.MustParseAddr(test.router), test.through); hop.String() != test.want {
+			t.Errorf("%s: next hop %v, want %v", name, hop, test.want)
+		}
 	}
-	if hop := nextHop6(got, netip.MustParseAddr("198.51.100.1")); hop.IsValid() {
-		t.Errorf("next hop on br0: %v", hop)
+}
+
+func TestLinkTo(t *testing.T) {
+	t.Parallel()
+	loopback, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Skip(err)
+	}
+	if got := linkTo(netip.MustParseAddr("127.0.0.1")); got != loopback.Index {
+		t.Errorf("interface %d, want %d", got, loopback.Index)
 	}
 }

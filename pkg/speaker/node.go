@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,33 +23,57 @@ const (
 	// Service that is created after an outage would wait as well.
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 800 * time.Millisecond
+
+	// goneHold is how long there has to be no Node before nothing is announced
+	// any more, and goneRelist how often that is asked meanwhile.
+	goneHold   = 30 * time.Second
+	goneRelist = 10 * time.Second
 )
+
+// shutdownMessage is part of the message of a Node's Ready condition while the
+// kubelet shuts the node down gracefully.
+const shutdownMessage = "node is shutting down"
+
+// errDeleted ends a watch: lists have to confirm it.
+var errDeleted = errors.New("the Node was deleted")
 
 // node is what matters of the speaker's Node.
 type node struct {
-	// gone means that there is no such Node.
-	gone bool
+	// gone means that there is no such Node; abandoned, that for goneHold the
+	// API server has said nothing else.
+	gone, abandoned bool
 	// program is the annotation with the program; announced is false if there
 	// is none.
 	program   string
 	announced bool
-	// cordoned and draining: someone wants the node empty.
-	cordoned, draining bool
+	// report is the annotation with the speaker's report.
+	report string
+	// cordoned and draining: someone wants the node empty. shuttingDown: the
+	// kubelet is emptying it.
+	cordoned, draining, shuttingDown bool
 }
 
 func nodeOf(n *corev1.Node) node {
 	program, announced := n.Annotations[v1alpha1.NodeAnnouncements]
 	return node{
-		program:   program,
-		announced: announced,
-		cordoned:  n.Spec.Unschedulable,
-		draining:  n.Annotations[v1alpha1.NodeDrain] == "true",
+		program:      program,
+		announced:    announced,
+		report:       n.Annotations[v1alpha1.NodeSpeaker],
+		cordoned:     n.Spec.Unschedulable,
+		draining:     n.Annotations[v1alpha1.NodeDrain] == "true",
+		shuttingDown: shuttingDown(n.Status.Conditions),
 	}
+}
+
+func shuttingDown(conditions []corev1.NodeCondition) bool {
+	return slices.ContainsFunc(conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionFalse && strings.Contains(c.Message, shutdownMessage)
+	})
 }
 
 // leaving reports whether the node is being emptied, so that a stop of the
 // speaker is no restart.
-func (n node) leaving() bool { return n.gone || n.cordoned || n.draining }
+func (n node) leaving() bool { return n.gone || n.cordoned || n.draining || n.shuttingDown }
 
 // watcher tells of each change of the Node.
 type watcher struct {
@@ -55,6 +81,10 @@ type watcher struct {
 	changed func(node)
 	// wait pauses after the given number of failures in a row.
 	wait func(ctx context.Context, failures int)
+
+	// missing is since when the API server has said, without a failure, that
+	// there is no Node; zero if there is one.
+	missing time.Time
 }
 
 // nodeSource is the part of client that a watcher needs.
@@ -84,23 +114,31 @@ func (w *watcher) run(ctx context.Context) error {
 }
 
 // once lists and watches until the watch ends, which it does in the normal
-// course of events after some minutes. It reports whether it read the Node.
+// course of events after some minutes, and after goneRelist if there is no Node.
+// It reports whether it read the Node.
 func (w *watcher) once(ctx context.Context) (progress bool, err error) {
 	list, err := w.client.listNode(ctx)
 	if err != nil {
+		w.missing = time.Time{}
 		return false, fmt.Errorf("listing: %w", err)
 	}
 	if len(list.Items) == 0 {
-		w.changed(node{gone: true})
+		if w.missing.IsZero() {
+			w.missing = time.Now()
+		}
+		w.changed(node{gone: true, abandoned: time.Since(w.missing) >= goneHold})
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, goneRelist)
+		defer cancel()
 	}
 	for i := range list.Items {
-		w.changed(nodeOf(&list.Items[i]))
+		w.found(&list.Items[i])
 	}
 	for version := list.ResourceVersion; ; {
 		began := time.Now()
 		version, err = w.follow(ctx, version)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || errors.Is(err, errDeleted):
 			return true, nil
 		case apierrors.IsResourceExpired(err) || apierrors.IsGone(err):
 			return true, nil // list again, at once
@@ -128,13 +166,19 @@ func (w *watcher) follow(ctx context.Context, version string) (string, error) {
 		version = n.ResourceVersion
 		switch e.Type {
 		case watch.Added, watch.Modified:
-			w.changed(nodeOf(n))
+			w.found(n)
 		case watch.Deleted:
 			w.changed(node{gone: true})
+			return version, errDeleted
 		case watch.Bookmark:
 		}
 	}
 	return version, nil
+}
+
+func (w *watcher) found(n *corev1.Node) {
+	w.missing = time.Time{}
+	w.changed(nodeOf(n))
 }
 
 // backoff waits longer after each failure, up to maxBackoff, with jitter so that

@@ -46,7 +46,11 @@ func (s *source) watchNode(ctx context.Context, version string) (watch.Interface
 		return nil, errDown
 	}
 	w := watch.NewFake()
-	context.AfterFunc(ctx, w.Stop)
+	context.AfterFunc(ctx, func() {
+		s.Lock()
+		defer s.Unlock()
+		w.Stop()
+	})
 	s.watches = append(s.watches, w)
 	s.from = append(s.from, version)
 	return w, nil
@@ -57,6 +61,13 @@ func (s *source) last() *watch.FakeWatcher {
 	s.Lock()
 	defer s.Unlock()
 	return s.watches[len(s.watches)-1]
+}
+
+// tell sends an event to the present watch, which is being read.
+func (s *source) tell(e watch.EventType, n *corev1.Node) {
+	s.Lock()
+	defer s.Unlock()
+	s.watches[len(s.watches)-1].Action(e, n)
 }
 
 func (s *source) set(down bool, items ...corev1.Node) {
@@ -76,7 +87,13 @@ func TestWatcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{items: []corev1.Node{*nodeWith("9", "a")}}
 		seen := make(chan string, 100)
-		w := &watcher{client: s, wait: backoff, changed: func(n node) { seen <- fmt.Sprint(n.program, " ", n.gone) }}
+		var last string
+		w := &watcher{client: s, wait: backoff, changed: func(n node) {
+			if text := fmt.Sprint(n.program, " ", n.gone || n.abandoned); text != last {
+				seen <- text
+				last = text
+			}
+		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() { _ = w.run(ctx) }()
@@ -110,6 +127,7 @@ func TestWatcher(t *testing.T) {
 		s.last().Error(expired)
 		expect("a false")
 
+		s.set(false)
 		s.last().Delete(nodeWith("20", "b"))
 		expect(" true")
 
@@ -132,6 +150,66 @@ func TestWatcher(t *testing.T) {
 	})
 }
 
+func TestWatcherAbandons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{items: []corev1.Node{*nodeWith("9", "a")}}
+		var mu sync.Mutex
+		var last node
+		w := &watcher{client: s, wait: backoff, changed: func(n node) {
+			mu.Lock()
+			defer mu.Unlock()
+			last = n
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = w.run(ctx) }()
+		expect := func(what string, gone, abandoned bool) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if last.gone != gone || last.abandoned != abandoned {
+				t.Errorf("%s: %+v", what, last)
+			}
+		}
+		remove := func() {
+			s.set(false)
+			s.tell(watch.Deleted, nodeWith("20", "a"))
+		}
+		expect("at the start", false, false)
+		remove()
+		expect("deleted", true, false)
+		time.Sleep(goneHold - time.Second)
+		expect("almost", true, false)
+		time.Sleep(time.Second)
+		expect("in time", true, true)
+		s.set(false, *nodeWith("21", "b"))
+		s.tell(watch.Added, nodeWith("21", "b"))
+		expect("back", false, false)
+
+		// Back in the meantime.
+		time.Sleep(time.Minute)
+		remove()
+		time.Sleep(goneHold - time.Second)
+		s.tell(watch.Added, nodeWith("22", "b"))
+		expect("back for a moment", false, false)
+		s.tell(watch.Deleted, nodeWith("23", "b"))
+		time.Sleep(goneHold - time.Second)
+		expect("deleted again", true, false)
+
+		// While the API server is away nobody knows.
+		s.set(true)
+		s.last().Stop()
+		time.Sleep(time.Hour)
+		expect("outage", true, false)
+		s.set(false)
+		time.Sleep(time.Second)
+		expect("after the outage", true, false)
+		time.Sleep(goneHold)
+		expect("in time after it", true, true)
+	})
+}
+
 func TestNodeOf(t *testing.T) {
 	t.Parallel()
 	n := nodeWith("1", "p")
@@ -144,5 +222,21 @@ func TestNodeOf(t *testing.T) {
 	}
 	if got := nodeOf(&corev1.Node{Spec: corev1.NodeSpec{Unschedulable: true}}); !got.leaving() || got.announced {
 		t.Errorf("cordoned: %+v", got)
+	}
+	for message, want := range map[string]bool{
+		"[container runtime is down, node is shutting down]": true,
+		"kubelet stopped posting node status":                false,
+	} {
+		n := &corev1.Node{Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+			{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionFalse},
+			{Type: corev1.NodeReady, Status: corev1.ConditionFalse, Message: message},
+		}}}
+		if got := nodeOf(n); got.leaving() != want {
+			t.Errorf("%s: %+v", message, got)
+		}
+		n.Status.Conditions[1].Status = corev1.ConditionTrue
+		if got := nodeOf(n); got.leaving() {
+			t.Errorf("%s, but ready: %+v", message, got)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -53,8 +54,9 @@ func TestReporter(t *testing.T) {
 		fail.Store(false)
 		time.Sleep(time.Minute)
 		set(8)
+		time.Sleep(time.Minute)
 		synctest.Wait()
-		want := []string{"0s 1", "10s 6", "2m4s 7", "3m3.5s 8"}
+		want := []string{"0s 1", "10s 6", "2m4s 7", "3m6.5s 8"}
 		close(writes)
 		var got []string
 		for w := range writes {
@@ -66,14 +68,103 @@ func TestReporter(t *testing.T) {
 	})
 }
 
+// TestReporterRestores has others change the annotation.
+func TestReporterRestores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var writes []string
+		annotation := ""
+		var r *reporter
+		r = newReporter(func(_ context.Context, _, value string) error {
+			writes = append(writes, time.Since(start).String())
+			annotation = value
+			r.observe(node{report: value}) // the watch
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = r.run(ctx) }()
+		expect := func(what string, want ...string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if !slices.Equal(writes, want) {
+				t.Errorf("%s: writes %q, want %q", what, writes, want)
+			}
+			if len(want) > 0 && annotation == "" {
+				t.Errorf("%s: no annotation", what)
+			}
+			writes = nil
+		}
+		expect("nothing to say")
+		if err := r.set(announce.Report{Epoch: 1}); err != nil {
+			t.Error(err)
+		}
+		expect("first", "1m0s")
+		r.observe(node{})
+		expect("removed", "2m3s")
+		r.observe(node{report: "{}"})
+		synctest.Wait()
+		r.observe(node{report: "{}"})
+		expect("overwritten twice", "3m3s")
+		r.observe(node{gone: true})
+		expect("gone")
+		r.observe(node{})
+		expect("back", "5m3s")
+
+		// A speaker that restarts finds its report.
+		r.observe(node{report: annotation})
+		expect("in place")
+	})
+}
+
 func TestReportFits(t *testing.T) {
 	t.Parallel()
-	r := newReporter(nil)
-	report := announce.Report{}
-	for i := range 64 {
-		report.Sessions = append(report.Sessions, announce.Session{Peer: fmt.Sprint(i), Error: strings.Repeat("x", 10_000)})
+	long := strings.Repeat("x", 10_000)
+	report := func(sessions, interfaces int) announce.Report {
+		out := announce.Report{Version: "v0", Epoch: 1, Error: long}
+		for i := range sessions {
+			out.Sessions = append(out.Sessions, announce.Session{Peer: fmt.Sprint(i), State: "idle", Error: long})
+		}
+		for range interfaces {
+			i := announce.Interface{Name: "eth0"}
+			for range maxOnLink {
+				i.Prefixes = append(i.Prefixes, netip.MustParsePrefix("2001:db8:1111:2222:3333:4444:5555:6666/64"))
+			}
+			out.Interfaces = append(out.Interfaces, i)
+		}
+		return out
 	}
-	if err := r.set(report); err != nil {
-		t.Error(err)
+	for name, test := range map[string]struct {
+		report             announce.Report
+		errors, interfaces bool
+	}{
+		"everything":         {report(2, 2), true, true},
+		"without interfaces": {report(64, maxInterfaces), true, false},
+		"without errors":     {report(200, maxInterfaces), false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			value, err := encodeReport(test.report)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := announce.DecodeReport(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Sessions) != len(test.report.Sessions) || got.Epoch != 1 || len(got.Error) != maxError {
+				t.Errorf("%d sessions, epoch %d, %d bytes of error", len(got.Sessions), got.Epoch, len(got.Error))
+			}
+			if errors := got.Sessions[0].Error != ""; errors != test.errors || (len(got.Interfaces) > 0) != test.interfaces {
+				t.Errorf("errors %v, %d interfaces", errors, len(got.Interfaces))
+			}
+			if test.report.Sessions[0].Error != long {
+				t.Error("the report itself was changed")
+			}
+		})
+	}
+	if got := cut("aé", 2); got != "a" {
+		t.Errorf("cut through a character: %q", got)
 	}
 }

@@ -34,10 +34,12 @@ type speaker struct {
 	announcer announcer
 	vault     *vault
 	reporter  *reporter
+	// linkTo is the index of the interface towards a router.
+	linkTo func(router netip.Addr) int
 
 	// Inbox of the loop. Of nodes and interfaces only the last one counts.
 	nodes      latest[node]
-	interfaces latest[[]announce.Interface]
+	interfaces latest[[]nic]
 	secrets    latest[struct{}]
 	sessions   latest[struct{}]
 	pings      chan chan struct{}
@@ -51,8 +53,8 @@ type speaker struct {
 
 // status is what the loop last did.
 type status struct {
-	// synced: the Node was read.
-	synced bool
+	// synced: the Node was read. abandoned: it is gone for good.
+	synced, abandoned bool
 	// unset: why the program is not wholly in force, nil if it is.
 	unset    error
 	epoch    int64
@@ -136,10 +138,11 @@ func newSpeaker(version string) *speaker {
 	return &speaker{
 		version:    version,
 		nodes:      newLatest[node](),
-		interfaces: newLatest[[]announce.Interface](),
+		interfaces: newLatest[[]nic](),
 		secrets:    newLatest[struct{}](),
 		sessions:   newLatest[struct{}](),
 		pings:      make(chan chan struct{}),
+		linkTo:     linkTo,
 	}
 }
 
@@ -157,18 +160,20 @@ func (c *Config) logUnused(logger klog.Logger) {
 type desk struct {
 	read       bool // the Node was read once
 	node       node
-	looked     bool              // at an annotation
-	value      string            // that annotation
-	program    *announce.Program // carried out, nil at the start
-	refused    error             // why the annotation is not obeyed
-	unset      error             // why the program is not wholly in force
-	problems   map[string]string // of sessions, by peer
-	interfaces []announce.Interface
-	rollback   <-chan time.Time // when an older program counts
+	looked     bool                // at an annotation
+	value      string              // that annotation
+	program    *announce.Program   // carried out, nil at the start
+	refused    error               // why the annotation is not obeyed
+	unset      error               // why the program is not wholly in force
+	peers      map[string]bgp.Peer // as they were set last, by name
+	problems   map[string]string   // of sessions, by peer
+	interfaces []nic
+	nextHops   map[netip.Addr]netip.Addr // that were used, by router
+	rollback   <-chan time.Time          // when an older program counts
 }
 
 // loop carries out programs until ctx ends.
-func (s *speaker) loop(ctx context.Context, interfaces []announce.Interface) error {
+func (s *speaker) loop(ctx context.Context, interfaces []nic) error {
 	d := &desk{interfaces: interfaces}
 	for ctx.Err() == nil {
 		select {
@@ -184,9 +189,8 @@ func (s *speaker) loop(ctx context.Context, interfaces []announce.Interface) err
 		case <-s.secrets.c:
 			s.carryOut(ctx, d)
 		case i := <-s.interfaces.c:
-			hops := nextHops(d.program, d.interfaces)
 			d.interfaces = i
-			if !slices.Equal(hops, nextHops(d.program, i)) {
+			if s.nextHopMoved(d) {
 				s.carryOut(ctx, d)
 			}
 		case <-s.sessions.c:
@@ -208,15 +212,35 @@ func (s *speaker) takeNode(ctx context.Context, d *desk, n node) {
 	if n.gone && !d.node.gone {
 		logger.Info("The Node is gone; announcing what was announced")
 	}
+	before := d.node
+	// An outage of the API server does not bring the Node back.
+	n.abandoned = n.abandoned || n.gone && before.abandoned
 	d.node, d.read = n, true
-	s.note(func(st *status) { st.synced = true })
+	s.reporter.observe(n)
+	s.note(func(st *status) { st.synced, st.abandoned = true, n.abandoned })
 	switch {
+	case n.abandoned:
+		if !before.abandoned {
+			s.abandon(ctx, d)
+		}
 	case n.gone || !n.announced:
 		// An absent annotation means: keep the last state.
 		d.looked, d.refused, d.rollback = false, nil, nil
 	case !d.looked || n.program != d.value:
 		s.takeProgram(ctx, d, false)
 	}
+}
+
+// abandon withdraws everything: the node does not belong to the cluster any
+// more. When it does again, its first program counts whatever its epoch.
+func (s *speaker) abandon(ctx context.Context, d *desk) {
+	logger := klog.FromContext(ctx)
+	logger.Info("The Node has been gone for a while; withdrawing everything", "after", goneHold)
+	*d = desk{read: d.read, node: d.node, interfaces: d.interfaces}
+	if err := s.announcer.Set(ctx, bgp.State{}); err != nil {
+		logger.Error(err, "Withdrawing failed")
+	}
+	s.note(func(st *status) { st.unset, st.epoch, st.prefixes = nil, 0, 0 })
 }
 
 // takeProgram obeys the annotation if it can be obeyed.
@@ -253,14 +277,24 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 	}
 	logger := klog.FromContext(ctx)
 	known, problems := s.vault.passwords()
+	d.nextHops = make(map[netip.Addr]netip.Addr)
 	state, peers, err := compile(d.program, surroundings{
 		passwords: known,
 		problems:  problems,
-		nextHop6:  func(router netip.Addr) netip.Addr { return nextHop6(d.interfaces, router) },
+		nextHop6: func(router netip.Addr) netip.Addr {
+			hop := nextHop6(d.interfaces, router, s.linkTo(router))
+			d.nextHops[router] = hop
+			return hop
+		},
+		held: d.peers,
 	})
 	if err == nil {
 		err = s.announcer.Set(ctx, state)
 		d.problems = peers
+		d.peers = make(map[string]bgp.Peer, len(state.Peers))
+		for _, p := range state.Peers {
+			d.peers[p.Name] = p
+		}
 	}
 	if ctx.Err() != nil {
 		return
@@ -287,7 +321,7 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 	r := announce.Report{
 		Version:    s.version,
 		Formats:    []int{announce.FormatVersion},
-		Interfaces: d.interfaces,
+		Interfaces: reported(d.interfaces),
 		Sessions:   sessions(s.announcer.Sessions(), d.problems),
 	}
 	if d.program != nil && d.unset == nil {
@@ -308,6 +342,9 @@ func sessions(held []announce.Session, problems map[string]string) []announce.Se
 	for i, s := range out {
 		if problem, ok := problems[s.Peer]; ok {
 			out[i].Error = problem
+			if s.Error != "" {
+				out[i].Error += "; " + s.Error
+			}
 		}
 	}
 	for peer, problem := range problems {
@@ -319,18 +356,14 @@ func sessions(held []announce.Session, problems map[string]string) []announce.Se
 	return out
 }
 
-// nextHops are the IPv6 next hops of the program's peers.
-func nextHops(p *announce.Program, interfaces []announce.Interface) []netip.Addr {
-	if p == nil {
-		return nil
-	}
-	var out []netip.Addr
-	for _, peer := range p.Peers {
-		if peer.IPv6 && peer.Address.Is4() {
-			out = append(out, nextHop6(interfaces, peer.Address))
+// nextHopMoved reports whether a next hop that is in use is another one now.
+func (s *speaker) nextHopMoved(d *desk) bool {
+	for router, hop := range d.nextHops {
+		if nextHop6(d.interfaces, router, s.linkTo(router)) != hop {
+			return true
 		}
 	}
-	return out
+	return false
 }
 
 // stop withdraws everything if this is no restart.
@@ -341,7 +374,8 @@ func (s *speaker) stop(ctx context.Context, d *desk) error {
 		logger.Info("Stopping; routers keep the routes until the speaker is back")
 		return nil
 	}
-	logger.Info("Stopping and withdrawing everything", "cordoned", d.node.cordoned, "draining", d.node.draining, "gone", d.node.gone)
+	logger.Info("Stopping and withdrawing everything", "cordoned", d.node.cordoned,
+		"draining", d.node.draining, "shuttingDown", d.node.shuttingDown, "gone", d.node.gone)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
 	defer cancel()
 	if err := s.announcer.Set(ctx, bgp.State{}); err != nil {
@@ -391,6 +425,8 @@ func (s *speaker) ready(context.Context) error {
 		return errors.New("stopping")
 	case !s.status.synced:
 		return errors.New("the Node has not been read yet")
+	case s.status.abandoned:
+		return errors.New("there is no Node; nothing is announced")
 	case s.status.unset != nil:
 		return fmt.Errorf("the program is not wholly in force: %w", s.status.unset)
 	}

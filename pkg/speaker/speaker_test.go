@@ -89,6 +89,7 @@ func newHarness(t *testing.T) *harness {
 	t.Helper()
 	h := &harness{speaker: newSpeaker("v0"), board: &board{}, ended: make(chan struct{})}
 	h.announcer = h.board
+	h.linkTo = func(netip.Addr) int { return 0 }
 	h.reporter = newReporter(nil)
 	h.vault = newVault(
 		func(_ context.Context, name string) (map[string][]byte, error) {
@@ -118,7 +119,8 @@ func (h *harness) see(program string) {
 
 func (h *harness) report(t *testing.T) announce.Report {
 	t.Helper()
-	r, err := announce.DecodeReport(h.reporter.get())
+	value, _ := h.reporter.due()
+	r, err := announce.DecodeReport(value)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,6 +234,122 @@ func TestLoopNeverWithoutPassword(t *testing.T) {
 	})
 }
 
+// TestLoopKeepsSession changes where the password of a live session is.
+func TestLoopKeepsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.secrets.Store("old", map[string][]byte{"password": []byte("o")})
+		h.see(program(t, 1, &announce.SecretKey{Name: "old", Key: "password"}, "203.0.113.1"))
+		expect := func(what, password string, healthy bool) {
+			t.Helper()
+			synctest.Wait()
+			if state, _ := h.board.shown(); len(state.Peers) != 1 || state.Peers[0].Password != password {
+				t.Fatalf("%s: peers %+v", what, state.Peers)
+			}
+			if r := h.report(t); len(r.Sessions) != 1 || (r.Sessions[0].Error == "") != healthy {
+				t.Errorf("%s: report %+v", what, r)
+			}
+		}
+		expect("at the start", "o", true)
+		h.see(program(t, 2, &announce.SecretKey{Name: "new", Key: "password"}, "203.0.113.1", "203.0.113.2"))
+		expect("no such Secret", "o", false)
+		h.announces(t, "203.0.113.1", "203.0.113.2") // goes on as the program says
+		h.see(program(t, 3, &announce.SecretKey{Name: "new", Key: "password"}, "203.0.113.2"))
+		expect("still none", "o", false)
+		h.announces(t, "203.0.113.2")
+		h.secrets.Store("new", map[string][]byte{"password": []byte("n")})
+		time.Sleep(rereadMissing)
+		expect("there it is", "n", true)
+	})
+}
+
+func TestLoopAbandons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.see(program(t, 5, nil, "203.0.113.1"))
+		h.nodes.put(node{gone: true})
+		h.announces(t, "203.0.113.1")
+		if err := h.ready(t.Context()); err != nil {
+			t.Errorf("not ready while the Node may come back: %v", err)
+		}
+		h.nodes.put(node{gone: true, abandoned: true})
+		h.announces(t)
+		if state, _ := h.board.shown(); len(state.Peers) != 0 {
+			t.Errorf("peers %+v", state.Peers)
+		}
+		if h.ready(t.Context()) == nil {
+			t.Error("ready")
+		}
+		_, sets := h.board.shown()
+		h.nodes.put(node{gone: true, abandoned: true})
+		h.speaker.secrets.put(struct{}{})
+		h.announces(t)
+		if _, n := h.board.shown(); n != sets {
+			t.Error("the announcer was bothered again")
+		}
+
+		// The API server was away, and has to be asked for a while again.
+		h.nodes.put(node{gone: true})
+		h.announces(t)
+		if h.ready(t.Context()) == nil {
+			t.Error("ready after an outage")
+		}
+
+		// A new Node of the name: its program counts whatever its epoch.
+		h.nodes.put(node{})
+		h.announces(t)
+		if err := h.ready(t.Context()); err != nil {
+			t.Error(err)
+		}
+		h.see(program(t, 2, nil, "203.0.113.2"))
+		h.announces(t, "203.0.113.2")
+		if r := h.report(t); r.Epoch != 2 || r.Error != "" {
+			t.Errorf("report %+v", r)
+		}
+	})
+}
+
+func TestLoopFollowsNextHop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		nics := func(hop string) []nic {
+			n := nic{Interface: announce.Interface{Name: "eth0", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}}, index: 2}
+			n.hop6, _ = netip.ParseAddr(hop)
+			return []nic{n}
+		}
+		p, err := announce.Decode(program(t, 1, nil, "2001:db8:100::1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Peers[0].IPv6 = true
+		p.Normalize()
+		value, err := announce.Encode(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.see(value)
+		if r := h.report(t); len(r.Sessions) != 1 || r.Sessions[0].Error == "" {
+			t.Errorf("without a next hop: report %+v", r)
+		}
+		h.interfaces.put(nics("2001:db8::10"))
+		synctest.Wait()
+		if state, _ := h.board.shown(); state.Peers[0].NextHop6 != netip.MustParseAddr("2001:db8::10") {
+			t.Errorf("peers %+v", state.Peers)
+		}
+		if r := h.report(t); r.Sessions[0].Error != "" {
+			t.Errorf("with a next hop: report %+v", r)
+		}
+	})
+}
+
+func TestSessionsTellBothCauses(t *testing.T) {
+	t.Parallel()
+	got := sessions([]announce.Session{{Peer: "a", Error: "b"}}, map[string]string{"a": "c"})
+	if len(got) != 1 || got[0].Error != "c; b" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestLoopReportsFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
@@ -264,6 +382,7 @@ func TestStop(t *testing.T) {
 		"cordoned": {node{cordoned: true}, true},
 		"draining": {node{draining: true}, true},
 		"gone":     {node{gone: true}, true},
+		"shutdown": {node{shuttingDown: true}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
