@@ -3,7 +3,6 @@ package baremetal
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,17 +16,19 @@ import (
 // tries again and finds it gone.
 var errGone = errors.New("the Service is gone")
 
-// balancer joins the caches, the allocator and the line of waiting Services. Its
-// methods may be called concurrently.
+// balancer joins the caches, the allocator and the line of waiting Services.
+// What it does when is a table in the package's comment.
 //
-// The allocator is the lock: each of its methods is one step, and the order of
-// steps for one Service is upstream's, which never works on one Service twice at
-// the same time. What comes from elsewhere (events, the line) is checked against
-// the caches after it was done.
+// The allocator is the lock: each of its methods is one step. Upstream's workers
+// call Assign and Release, and never work on one Service twice at the same time;
+// all other steps are run's.
 type balancer struct {
 	classes   *classes
 	allocator *ipam.Allocator
 	waiting   *waiting
+	changes   *changes
+	writes    *writes
+	notices   *notices
 
 	services   corelisters.ServiceLister
 	nodes      corelisters.NodeLister
@@ -39,22 +40,17 @@ type balancer struct {
 	// adopted is set when recorded addresses are in the allocator. Nothing is
 	// assigned before.
 	adopted atomic.Bool
-	// prospects counts what may help waiting Services.
-	prospects atomic.Uint64
-	// Notes to run. Each channel holds one: several changes at once are one.
-	poolsChanged chan struct{}
-	nodesChanged chan struct{}
-	wakeUp       chan struct{}
 }
 
 func newBalancer(classes *classes) *balancer {
+	changes := newChanges()
 	return &balancer{
-		classes:      classes,
-		allocator:    ipam.NewAllocator(),
-		waiting:      newWaiting(),
-		poolsChanged: make(chan struct{}, 1),
-		nodesChanged: make(chan struct{}, 1),
-		wakeUp:       make(chan struct{}, 1),
+		classes:   classes,
+		allocator: ipam.NewAllocator(),
+		waiting:   newWaiting(),
+		changes:   changes,
+		writes:    newWrites(changes.wake),
+		notices:   newNotices(),
 	}
 }
 
@@ -70,24 +66,24 @@ func (b *balancer) serves(service *corev1.Service) bool {
 	return b.classes.ours(service)
 }
 
+// wants reports whether the Service, as the cache has it, is to have addresses
+// from us.
+func (b *balancer) wants(cached *corev1.Service) bool {
+	return cached.Spec.Type == corev1.ServiceTypeLoadBalancer && cached.DeletionTimestamp == nil && b.classes.ours(cached)
+}
+
 // assign serves the Service's claim, or puts it into the line. The error is a
 // *ipam.Refusal, or errGone.
 func (b *balancer) assign(service *corev1.Service) (ipam.Assignment, error) {
-	prospects := b.prospects.Load()
 	assignment, err := b.tryAssign(service)
 	if err != nil || assignment.Missing != nil {
 		b.waiting.add(ipam.OwnerOf(service))
-		if b.prospects.Load() != prospects {
-			// The line may have been served before the Service stood in it.
-			notify(b.wakeUp)
-		}
 	} else {
 		b.waiting.drop(service.UID)
 	}
-	// Whoever noticed that the Service is gone may have done so before it was
-	// given an address, and could not take it back.
 	if !b.exists(service) {
-		b.forget(service)
+		// That may have been noticed before it was given an address.
+		b.noteService(service, false)
 		return ipam.Assignment{}, errGone
 	}
 	return assignment, err
@@ -114,44 +110,27 @@ func (b *balancer) exists(service *corev1.Service) bool {
 	return err == nil && cached.UID == service.UID
 }
 
-// release ends the Service's hold and frees what its status no longer shows.
+// release ends the Service's hold. What it had is free when its status no longer
+// shows it.
 func (b *balancer) release(service *corev1.Service) {
 	b.waiting.drop(service.UID)
 	b.allocator.Release(service.UID)
-	b.observe(service)
-}
-
-// observe frees addresses that the Service has left, when its status, as cached
-// now, no longer shows them. An event's own copy may be older than what the last
-// assignment was based on.
-func (b *balancer) observe(service *corev1.Service) {
-	cached, err := b.services.Services(service.Namespace).Get(service.Name)
-	if err != nil || cached.UID != service.UID {
-		b.forget(service)
-		return
-	}
-	if b.allocator.Observe(cached.UID, ipam.Recorded(cached)) {
-		b.hope()
-	}
+	b.noteService(service, false)
 }
 
 // forget frees all that a Service had which is gone.
-func (b *balancer) forget(service *corev1.Service) {
-	b.waiting.drop(service.UID)
-	if b.allocator.Forget(service.UID) {
-		b.hope()
-	}
+func (b *balancer) forget(owner ipam.Owner) (freed bool) {
+	b.waiting.drop(owner.UID)
+	b.notices.forget(owner.UID)
+	return b.allocator.Forget(owner.UID)
 }
 
-// hope has the line served again: something changed that may help.
-func (b *balancer) hope() {
-	b.prospects.Add(1)
-	notify(b.wakeUp)
-}
-
-// isAsAssigned reports whether the status shows what the Service has.
-func (b *balancer) isAsAssigned(service *corev1.Service) bool {
-	return slices.Equal(ipam.Recorded(service), b.allocator.Addresses(service.UID))
+// noteService has run examine the Service; status is true when the addresses in
+// its status changed.
+func (b *balancer) noteService(service *corev1.Service, status bool) {
+	b.changes.note(func(batch *batch) {
+		batch.service(change{owner: ipam.OwnerOf(service), status: status})
+	})
 }
 
 // nodeAddresses are the addresses of all nodes, with the nodes' names.
@@ -165,12 +144,4 @@ func nodeAddresses(nodes []*corev1.Node) map[netip.Addr]string {
 		}
 	}
 	return addresses
-}
-
-// notify leaves a note in a channel of one element.
-func notify(channel chan<- struct{}) {
-	select {
-	case channel <- struct{}{}:
-	default:
-	}
 }

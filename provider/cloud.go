@@ -2,8 +2,18 @@ package baremetal
 
 import (
 	"fmt"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/klog/v2"
 
@@ -50,23 +60,30 @@ func New(options Options) *Cloud {
 	return &Cloud{classes: classes, balancer: newBalancer(classes)}
 }
 
-// Initialize makes the client of our own kinds. The upstream gives no way to
-// return an error, so a configuration without a client ends the process.
+// Initialize makes the clients of our own kinds and of Events. The upstream gives
+// no way to return an error, so a configuration without a client ends the process.
 func (c *Cloud) Initialize(clientBuilder cloudprovider.ControllerClientBuilder, stop <-chan struct{}) {
 	if c.stop != nil {
 		klog.Fatal("The provider was initialized twice: leader migration is not supported")
 	}
 	c.stop = stop
-	if err := c.watchPools(clientBuilder); err != nil {
-		klog.Fatalf("Cannot watch AddressPools: %v", err)
+	if err := c.connect(clientBuilder); err != nil {
+		klog.Fatalf("Cannot reach AddressPools and Events: %v", err)
 	}
 }
 
-func (c *Cloud) watchPools(clientBuilder cloudprovider.ControllerClientBuilder) error {
+func (c *Cloud) connect(clientBuilder cloudprovider.ControllerClientBuilder) error {
 	config, err := clientBuilder.Config(component)
 	if err != nil {
 		return fmt.Errorf("client configuration: %w", err)
 	}
+	core, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(wait.ContextForChannel(c.stop)))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: core.CoreV1().Events("")})
+	c.balancer.notices.events = broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
 	lb, err := client.New(config)
 	if err != nil {
 		return err
@@ -77,12 +94,27 @@ func (c *Cloud) watchPools(clientBuilder cloudprovider.ControllerClientBuilder) 
 // SetInformers takes Services, Nodes and Namespaces from the factory, which the
 // caller starts, and begins to serve when they are in.
 func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
+	factory.InformerFor(&corev1.Service{}, newServiceInformer)
 	core := factory.Core().V1()
 	c.view = newView(core.Services(), c.classes, c.balancer.ready)
 	if err := c.balancer.watchCore(core, c.view); err != nil {
 		klog.Fatalf("Cannot watch Services: %v", err)
 	}
 	go c.balancer.run(c.stop)
+}
+
+// newServiceInformer is an informer that reads what is, not what a watch cache
+// once saw: where the API server does not stream lists, client-go would take the
+// first one from the cache of any replica, and adopt without the addresses that
+// the last leader gave out a moment ago. One list per start costs little.
+func newServiceInformer(client kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+	return coreinformers.NewFilteredServiceInformer(client, metav1.NamespaceAll, resync,
+		cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
+		func(options *metav1.ListOptions) {
+			if options.ResourceVersion == "0" {
+				options.ResourceVersion = ""
+			}
+		})
 }
 
 // LoadBalancer is the interface that this provider is about.

@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/utils/ptr"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
@@ -17,14 +16,15 @@ import (
 
 // watchPools takes AddressPools from the informer, and starts it.
 func (b *balancer) watchPools(pools cache.SharedIndexInformer, stop <-chan struct{}) error {
+	noteChanged := func() { b.changes.note(func(batch *batch) { batch.pools = true }) }
 	_, err := pools.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { notify(b.poolsChanged) },
+		AddFunc: func(any) { noteChanged() },
 		UpdateFunc: func(before, now any) {
 			if !ipam.Alike(before.(*v1alpha1.AddressPool), now.(*v1alpha1.AddressPool)) {
-				notify(b.poolsChanged)
+				noteChanged()
 			}
 		},
-		DeleteFunc: func(any) { notify(b.poolsChanged) },
+		DeleteFunc: func(any) { noteChanged() },
 	})
 	if err != nil {
 		return fmt.Errorf("AddressPools: %w", err)
@@ -44,26 +44,11 @@ func (b *balancer) watchCore(core coreinformers.Interface, view *View) error {
 	b.namespaces = core.Namespaces().Lister()
 	for _, watch := range []struct {
 		informer cache.SharedIndexInformer
-		handler  cache.ResourceEventHandler
+		handler  cache.ResourceEventHandlerFuncs
 	}{
-		{core.Services().Informer(), serviceEvents{b}},
-		{core.Nodes().Informer(), cache.ResourceEventHandlerFuncs{
-			AddFunc: func(any) { notify(b.nodesChanged) },
-			UpdateFunc: func(before, now any) {
-				if !equality.Semantic.DeepEqual(before.(*corev1.Node).Status.Addresses, now.(*corev1.Node).Status.Addresses) {
-					notify(b.nodesChanged)
-				}
-			},
-			DeleteFunc: func(any) { notify(b.nodesChanged) },
-		}},
-		{core.Namespaces().Informer(), cache.ResourceEventHandlerFuncs{
-			AddFunc: func(any) { b.hope() },
-			UpdateFunc: func(before, now any) {
-				if !maps.Equal(before.(*corev1.Namespace).Labels, now.(*corev1.Namespace).Labels) {
-					b.hope()
-				}
-			},
-		}},
+		{core.Services().Informer(), b.serviceEvents()},
+		{core.Nodes().Informer(), b.nodeEvents()},
+		{core.Namespaces().Informer(), b.namespaceEvents()},
 	} {
 		if _, err := watch.informer.AddEventHandler(watch.handler); err != nil {
 			return err
@@ -73,64 +58,48 @@ func (b *balancer) watchCore(core coreinformers.Interface, view *View) error {
 	return nil
 }
 
-// serviceEvents watches Services for what upstream does not: that they are gone,
-// that their status shows what it should, and that a waiting one changed in a
-// way that may help it.
-type serviceEvents struct {
-	balancer *balancer
-}
-
-// OnAdd implements cache.ResourceEventHandler.
-func (e serviceEvents) OnAdd(object any, isInInitialList bool) {
-	service, ok := object.(*corev1.Service)
-	if !ok || isInInitialList || !e.balancer.ready() || e.balancer.classes.ours(service) {
-		return
-	}
-	e.follow(service)
-}
-
-// OnUpdate implements cache.ResourceEventHandler.
-func (e serviceEvents) OnUpdate(oldObject, newObject any) {
-	b := e.balancer
-	before, ok := oldObject.(*corev1.Service)
-	if !ok {
-		return
-	}
-	now, ok := newObject.(*corev1.Service)
-	if !ok || !b.ready() || before.ResourceVersion == now.ResourceVersion {
-		return
-	}
-	if before.UID != now.UID {
-		b.forget(before)
-	}
-	if !b.classes.ours(now) {
-		e.follow(now)
-		return
-	}
-	b.observe(now)
-	switch {
-	case b.waiting.has(now.UID):
-		if !maps.Equal(before.Labels, now.Labels) || ptr.Deref(before.Spec.IPFamilyPolicy, "") != ptr.Deref(now.Spec.IPFamilyPolicy, "") {
-			notify(b.wakeUp)
-		}
-	case now.Spec.Type == corev1.ServiceTypeLoadBalancer &&
-		!slices.Equal(ipam.Recorded(before), ipam.Recorded(now)) && !b.isAsAssigned(now):
-		// Someone else wrote the status: a deposed leader, or a user.
-		b.view.Requeue(now)
+func (b *balancer) serviceEvents() cache.ResourceEventHandlerFuncs {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(object any) { b.noteService(object.(*corev1.Service), false) },
+		UpdateFunc: func(oldObject, newObject any) {
+			before, now := oldObject.(*corev1.Service), newObject.(*corev1.Service)
+			if before.ResourceVersion == now.ResourceVersion {
+				return
+			}
+			if before.UID != now.UID {
+				b.noteService(before, false)
+			}
+			b.noteService(now, !slices.Equal(ipam.Recorded(before), ipam.Recorded(now)))
+		},
+		DeleteFunc: func(object any) {
+			if service, ok := deleted(object); ok {
+				b.noteService(service, false)
+			}
+		},
 	}
 }
 
-// OnDelete implements cache.ResourceEventHandler.
-func (e serviceEvents) OnDelete(object any) {
-	if service, ok := deleted(object); ok {
-		e.balancer.forget(service)
+func (b *balancer) nodeEvents() cache.ResourceEventHandlerFuncs {
+	noteChanged := func() { b.changes.note(func(batch *batch) { batch.nodes = true }) }
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { noteChanged() },
+		UpdateFunc: func(before, now any) {
+			if !equality.Semantic.DeepEqual(before.(*corev1.Node).Status.Addresses, now.(*corev1.Node).Status.Addresses) {
+				noteChanged()
+			}
+		},
+		DeleteFunc: func(any) { noteChanged() },
 	}
 }
 
-// follow keeps the books of a Service that is not ours.
-func (e serviceEvents) follow(service *corev1.Service) {
-	e.balancer.waiting.drop(service.UID)
-	if e.balancer.allocator.Follow(ipam.RecordOf(service)) {
-		e.balancer.hope()
+func (b *balancer) namespaceEvents() cache.ResourceEventHandlerFuncs {
+	noteChanged := func() { b.changes.note(func(batch *batch) { batch.namespaces = true }) }
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { noteChanged() },
+		UpdateFunc: func(before, now any) {
+			if !maps.Equal(before.(*corev1.Namespace).Labels, now.(*corev1.Namespace).Labels) {
+				noteChanged()
+			}
+		},
 	}
 }

@@ -2,17 +2,21 @@ package baremetal
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
 	cachetesting "k8s.io/client-go/tools/cache/testing"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
@@ -26,6 +30,10 @@ type harness struct {
 	client *fake.Clientset
 	pools  *cachetesting.FakeControllerSource
 	queue  *queue
+
+	events *record.FakeRecorder
+	// version is the resourceVersion of the last change.
+	version int
 
 	factory informers.SharedInformerFactory
 }
@@ -55,8 +63,16 @@ func describe(service *corev1.Service) string {
 
 func newHarness(t *testing.T, options Options, services ...*corev1.Service) *harness {
 	t.Helper()
-	h := &harness{t: t, Cloud: New(options), client: fake.NewClientset(), pools: cachetesting.NewFakeControllerSource(), queue: &queue{events: make(chan string, 100)}}
+	h := &harness{
+		t:      t,
+		Cloud:  New(options),
+		client: fake.NewClientset(),
+		pools:  cachetesting.NewFakeControllerSource(),
+		queue:  &queue{events: make(chan string, 100)},
+		events: record.NewFakeRecorder(100),
+	}
 	h.stop = t.Context().Done()
+	h.balancer.notices.events = h.events
 	for _, service := range services {
 		h.create(service)
 	}
@@ -75,6 +91,10 @@ func newHarness(t *testing.T, options Options, services ...*corev1.Service) *har
 // begin fills the caches, as the cloud-controller-manager does.
 func (h *harness) begin() *harness {
 	h.t.Helper()
+	h.eventually("the pools are cached", func() bool {
+		pools, err := h.pools.List(metav1.ListOptions{})
+		return err == nil && meta.LenList(pools) == len(h.balancer.pools.ListKeys())
+	})
 	h.factory.Start(h.stop)
 	h.eventually("ready", h.Services().Informer().HasSynced)
 	return h
@@ -82,6 +102,7 @@ func (h *harness) begin() *harness {
 
 func (h *harness) create(service *corev1.Service) *corev1.Service {
 	h.t.Helper()
+	h.setVersion(service)
 	created, err := h.client.CoreV1().Services(service.Namespace).Create(context.Background(), service, metav1.CreateOptions{})
 	if err != nil {
 		h.t.Fatal(err)
@@ -91,7 +112,21 @@ func (h *harness) create(service *corev1.Service) *corev1.Service {
 
 func (h *harness) update(service *corev1.Service) {
 	h.t.Helper()
+	h.setVersion(service)
 	if _, err := h.client.CoreV1().Services(service.Namespace).Update(context.Background(), service, metav1.UpdateOptions{}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// setVersion does what the fake client does not.
+func (h *harness) setVersion(service *corev1.Service) {
+	h.version++
+	service.ResourceVersion = strconv.Itoa(h.version)
+}
+
+func (h *harness) delete(name string) {
+	h.t.Helper()
+	if err := h.client.CoreV1().Services("default").Delete(context.Background(), name, metav1.DeleteOptions{}); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -109,6 +144,27 @@ func (h *harness) expect(events ...string) {
 			h.t.Fatalf("no event; want %q", want)
 		}
 	}
+}
+
+// handedBack waits until the Service is handed to upstream, whatever else is.
+func (h *harness) handedBack(name string) {
+	h.t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		select {
+		case event := <-h.queue.events:
+			if event == "add "+name+":LoadBalancer" {
+				return
+			}
+		case <-deadline:
+			h.t.Fatalf("%s is not handed back", name)
+		}
+	}
+}
+
+// holds are the addresses that the Service has by the books.
+func (h *harness) holds(uid types.UID) string {
+	return fmt.Sprint(h.balancer.allocator.Addresses(uid))
 }
 
 func (h *harness) eventually(what string, condition func() bool) {
@@ -140,6 +196,10 @@ func loadBalancer(name string, change ...func(*corev1.Service)) *corev1.Service 
 
 func class(name string) func(*corev1.Service) {
 	return func(s *corev1.Service) { s.Spec.LoadBalancerClass = &name }
+}
+
+func requesting(address string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.LoadBalancerIP = address }
 }
 
 func recording(address string) func(*corev1.Service) {

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	cloudprovider "k8s.io/cloud-provider"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 
@@ -113,7 +114,7 @@ func TestOnlyServedServicesAreHandedBack(t *testing.T) {
 		return p
 	}())
 	h.expect("add a:LoadBalancer")
-	if line := h.balancer.waiting.line(); len(line) != 1 || line[0].Name != "b" {
+	if line := h.balancer.waiting.line(func(types.UID) bool { return true }); len(line) != 1 || line[0].Name != "b" {
 		t.Errorf("waiting are %v; want b alone", line)
 	}
 }
@@ -135,9 +136,7 @@ func TestReleasedAddressIsFreeWhenTheAPIShowsIt(t *testing.T) {
 	if _, err := h.ensure("next"); err == nil {
 		t.Error("the address was given out while another Service records it")
 	}
-	if err := h.client.CoreV1().Services("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	h.delete("web")
 	h.eventually("the next has the address", func() bool { return len(h.balancer.allocator.Addresses("next")) == 1 })
 }
 
@@ -148,10 +147,9 @@ func TestDeletedServiceLeaksNothing(t *testing.T) {
 	if _, err := h.balancer.assign(loadBalancer("gone")); !errors.Is(err, errGone) {
 		t.Errorf("error %v; want %v", err, errGone)
 	}
-	if got := h.balancer.allocator.Addresses("gone"); got != nil {
-		t.Errorf("a Service that is gone has %v", got)
+	h.eventually("a Service that is gone has nothing", func() bool { return h.balancer.allocator.Addresses("gone") == nil })
+	if _, err := h.balancer.assign(loadBalancer("late", requesting("192.0.2.1"))); !errors.Is(err, errGone) {
+		t.Errorf("error %v; want %v", err, errGone)
 	}
-	if h.balancer.waiting.has("gone") {
-		t.Error("a Service that is gone waits")
-	}
+	h.eventually("a Service that is gone does not wait", func() bool { return !h.balancer.waiting.has("late") })
 }

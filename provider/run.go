@@ -2,8 +2,10 @@ package baremetal
 
 import (
 	"errors"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -12,28 +14,92 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
 )
 
-// run adopts what Services have recorded, and then keeps pools and nodes up to
-// date and serves the line, until stop closes.
+// run adopts what Services have recorded, and then does what changes call for,
+// until stop closes.
 func (b *balancer) run(stop <-chan struct{}) {
 	ctx := wait.ContextForChannel(stop)
 	if !cache.WaitFor(ctx, "Services, Nodes, Namespaces and AddressPools", b.synced...) {
 		return
 	}
-	b.readNodes()
-	b.readPools()
+	b.step(batch{nodes: true, pools: true})
 	b.adopted.Store(true)
 	for {
 		select {
 		case <-stop:
 			return
-		case <-b.nodesChanged:
-			b.readNodes()
-			b.hope()
-		case <-b.poolsChanged:
-			b.readPools()
-			b.hope()
-		case <-b.wakeUp:
-			b.serveLine()
+		case <-b.changes.noted:
+			b.step(b.changes.take())
+		}
+	}
+}
+
+// step does what a batch of changes calls for. Nothing is lost in between: what
+// changes after the caches are read here is in a later batch.
+func (b *balancer) step(batch batch) {
+	if batch.nodes {
+		b.readNodes()
+	}
+	if batch.pools {
+		b.readPools()
+	}
+	hope := batch.nodes || batch.pools || batch.namespaces
+	for _, change := range batch.services {
+		if b.examine(change) {
+			hope = true
+		}
+	}
+	b.serve(b.waiting.line(func(uid types.UID) bool {
+		_, changed := batch.services[uid]
+		return hope || changed
+	}))
+}
+
+// examine brings the books in line with what the cache shows of a Service, and
+// its status with the books. It reports whether an address became free.
+func (b *balancer) examine(change change) (freed bool) {
+	name := cache.NewObjectName(change.owner.Namespace, change.owner.Name)
+	service, err := b.services.Services(name.Namespace).Get(name.Name)
+	switch {
+	case err != nil:
+		b.writes.forget(name)
+		return b.forget(change.owner)
+	case service.UID != change.owner.UID:
+		return b.forget(change.owner)
+	case !b.writes.shownBy(service):
+		b.changes.postpone(change)
+		return false
+	case !b.classes.ours(service):
+		b.waiting.drop(service.UID)
+		return b.allocator.Follow(ipam.RecordOf(service))
+	}
+	record := ipam.RecordOf(service)
+	if change.status && b.wants(service) && b.allocator.Mistaken(record) {
+		// Someone else wrote the status: a deposed leader, or a user.
+		b.view.Requeue(service)
+	}
+	return b.allocator.Observe(record.UID, record.Addresses)
+}
+
+// serve gives addresses to waiting Services, in their order, and hands those that
+// got one to upstream, which writes their status. The others hear nothing: a
+// thousand that wait for one address cost no write.
+func (b *balancer) serve(line []ipam.Owner) {
+	for _, owner := range line {
+		service, err := b.services.Services(owner.Namespace).Get(owner.Name)
+		if err != nil || service.UID != owner.UID {
+			b.waiting.drop(owner.UID)
+			continue
+		}
+		if !b.wants(service) {
+			continue
+		}
+		had := b.allocator.Addresses(owner.UID)
+		assignment, err := b.assign(service)
+		if errors.Is(err, errGone) {
+			continue
+		}
+		if err == nil && !slices.Equal(had, assignment.Addresses) {
+			b.view.Requeue(service)
 		}
 	}
 }
@@ -65,28 +131,5 @@ func (b *balancer) readPools() {
 	services, _ := b.services.List(labels.Everything())
 	for _, conflict := range b.allocator.SetPools(pools, ipam.Records(services)) {
 		klog.InfoS("Two Services record one address", "conflict", conflict)
-	}
-}
-
-// serveLine gives addresses to waiting Services, first come first served, and
-// hands those that got one to upstream, which writes their status. The others
-// hear nothing: a thousand that wait for one address cost no write.
-func (b *balancer) serveLine() {
-	for _, owner := range b.waiting.line() {
-		service, err := b.services.Services(owner.Namespace).Get(owner.Name)
-		if err != nil || service.UID != owner.UID {
-			b.waiting.drop(owner.UID)
-			continue
-		}
-		if service.DeletionTimestamp != nil || !b.classes.ours(service) {
-			continue
-		}
-		_, err = b.assign(service)
-		if errors.Is(err, errGone) {
-			continue
-		}
-		if err == nil && !b.isAsAssigned(service) {
-			b.view.Requeue(service)
-		}
 	}
 }

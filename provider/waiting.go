@@ -51,12 +51,14 @@ func (w *waiting) has(uid types.UID) bool {
 	return ok
 }
 
-// line is a copy of the line, first come first.
-func (w *waiting) line() []ipam.Owner {
+// line are those in the line for whom f is true, first come first.
+func (w *waiting) line(f func(types.UID) bool) []ipam.Owner {
+	var places []place
 	w.mu.Lock()
-	places := make([]place, 0, len(w.places))
-	for _, p := range w.places {
-		places = append(places, p)
+	for uid, p := range w.places {
+		if f(uid) {
+			places = append(places, p)
+		}
 	}
 	w.mu.Unlock()
 	slices.SortFunc(places, func(a, b place) int { return int(a.number) - int(b.number) })

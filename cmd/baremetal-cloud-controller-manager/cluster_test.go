@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -141,15 +142,37 @@ func (c *cluster) has(name, addresses string, within time.Duration) string {
 // refused waits for the Event that tells why the Service is pending.
 func (c *cluster) refused(name, text string) {
 	c.t.Helper()
-	eventually(c.t, 10*time.Second, fmt.Sprintf("an Event of Service %s says %q", name, text), func() bool {
+	c.event(name, "SyncLoadBalancerFailed", text)
+}
+
+// event waits for an Event of the Service.
+func (c *cluster) event(name, reason, text string) {
+	c.t.Helper()
+	eventually(c.t, 10*time.Second, fmt.Sprintf("an Event %s of Service %s says %q", reason, name, text), func() bool {
 		events, err := c.CoreV1().Events(metav1.NamespaceDefault).List(c.t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		return slices.ContainsFunc(events.Items, func(event corev1.Event) bool {
-			return event.Reason == "SyncLoadBalancerFailed" && strings.Contains(event.Message, text)
+			return event.Reason == reason && strings.Contains(event.Message, text)
 		})
 	})
+}
+
+// forge writes the address, or none, into the Service's status.
+func (c *cluster) forge(name, address string) {
+	c.t.Helper()
+	ingress := []corev1.LoadBalancerIngress{}
+	if address != "" {
+		ingress = append(ingress, corev1.LoadBalancerIngress{IP: address})
+	}
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": ingress}}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if _, err := c.CoreV1().Services(metav1.NamespaceDefault).Patch(c.t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // all are the addresses of all Services by name.

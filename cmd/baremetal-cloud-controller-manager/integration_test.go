@@ -202,13 +202,35 @@ func TestForgedStatusIsRepaired(t *testing.T) {
 	c.pool("lan", "203.0.113.0/24")
 	start(t, c.server)
 	c.service("web", requesting("203.0.113.5"))
-	c.has("web", "203.0.113.5", soon)
-	_, err := c.CoreV1().Services(metav1.NamespaceDefault).Patch(t.Context(), "web", "application/merge-patch+json",
-		[]byte(`{"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.99"}]}}}`), metav1.PatchOptions{}, "status")
-	if err != nil {
-		t.Fatal(err)
+	c.service("partial", requesting("203.0.113.6"), withFamilies(corev1.IPFamilyPolicyPreferDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol))
+	c.service("refused", requesting("203.0.113.7"))
+	for name, address := range map[string]string{"web": "203.0.113.5", "partial": "203.0.113.6", "refused": "203.0.113.7"} {
+		c.has(name, address, soon)
 	}
-	c.has("web", "203.0.113.5", atOnce)
+	c.patch("refused", `{"spec": {"loadBalancerIP": "192.0.2.1"}}`)
+	c.refused("refused", "lies in no AddressPool")
+	c.service("pending", requesting("192.0.2.2"))
+	c.refused("pending", "lies in no AddressPool")
+
+	for name, address := range map[string]string{"web": "203.0.113.5", "partial": "203.0.113.6", "refused": "203.0.113.7"} {
+		c.forge(name, "203.0.113.99")
+		c.has(name, address, atOnce)
+		c.forge(name, "")
+		c.has(name, address, atOnce)
+	}
+	c.forge("pending", "203.0.113.5")
+	c.has("pending", "", atOnce)
+}
+
+func TestUnservedIsTold(t *testing.T) {
+	c := newCluster(t)
+	c.pool("lan", "203.0.113.0/24")
+	start(t, c.server)
+	external := func(service *corev1.Service) { service.Spec.ExternalIPs = []string{"192.0.2.7"} }
+	c.service("web", requesting("203.0.113.5"), external, annotated(v1alpha1.ServiceShareKey, "k"))
+	c.has("web", "203.0.113.5", soon)
+	c.event("web", "Unsupported", "spec.externalIPs (192.0.2.7)")
+	c.event("web", "Unsupported", v1alpha1.ServiceShareKey)
 }
 
 func TestLeaseIsGivenUp(t *testing.T) {

@@ -41,8 +41,8 @@ type holding struct {
 	// addresses it has now, and retiring ones that it had.
 	addresses []netip.Addr
 	retiring  []netip.Addr
-	// request is the claim that was served last; known is false after Adopt,
-	// when it is not known which claim led to the addresses.
+	// request is the claim that was served last; known is false between Adopt and
+	// the first Assign or Release, when only the record says what the Service has.
 	request request
 	known   bool
 }
@@ -198,6 +198,18 @@ func (a *Allocator) Addresses(uid types.UID) []netip.Addr {
 	return nil
 }
 
+// Mistaken reports whether the Service records other addresses than it has. One
+// that has none may record what another controller gave it: that is not ours to
+// judge.
+func (a *Allocator) Mistaken(record Record) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if h, ok := a.holdings[record.UID]; ok && len(h.addresses) > 0 {
+		return !slices.Equal(h.addresses, record.Addresses)
+	}
+	return slices.ContainsFunc(record.Addresses, func(addr netip.Addr) bool { return a.adoptable(addr, record.Marked) })
+}
+
 // Release ends the Service's hold. Its addresses retire: they are free when
 // Observe no longer sees them recorded, or after Forget. It may be repeated.
 func (a *Allocator) Release(uid types.UID) {
@@ -206,12 +218,13 @@ func (a *Allocator) Release(uid types.UID) {
 	if h, ok := a.holdings[uid]; ok {
 		h.retiring = append(h.retiring, h.addresses...)
 		h.addresses = nil
+		h.known = true
 	}
 }
 
 // Observe frees the Service's retiring addresses that it no longer records. It
 // reports whether an address became free. The record must not be older than the
-// one that the last Assign or Release of the Service was based on.
+// last write of the Service's status: the API may show more than it does.
 func (a *Allocator) Observe(uid types.UID, recorded []netip.Addr) (freed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
@@ -131,6 +132,49 @@ func TestAdoption(t *testing.T) {
 		a.SetPools(Compile([]*v1alpha1.AddressPool{pool("lan", "203.0.113.0/24"), pool("new", "198.51.100.2")}), []Record{record("foreign", false, "198.51.100.2")})
 		refused(t, a, claim("thief", from("new")), PoolExhausted)
 	})
+}
+
+// TestReleasedAddressIsNotAdoptedAgain changes the pools while the API still
+// shows an address that its Service has left.
+func TestReleasedAddressIsNotAdoptedAgain(t *testing.T) {
+	lan := Compile([]*v1alpha1.AddressPool{pool("lan", "203.0.113.1")})
+	record := []Record{{Owner: Owner{UID: "x"}, Addresses: addrs("203.0.113.1")}}
+	a := NewAllocator()
+	a.SetPools(lan, record)
+	a.Release("x")
+	a.SetPools(lan, record)
+	if got := join(a.Addresses("x")); got != "" {
+		t.Errorf("x has %s again", got)
+	}
+	a.Observe("x", nil)
+	gets(t, a, claim("y"), "203.0.113.1")
+}
+
+func TestMistaken(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.0/24"))
+	a.SetNodes(map[netip.Addr]string{netip.MustParseAddr("192.0.2.9"): "n"})
+	gets(t, a, claim("x"), "203.0.113.0")
+	for _, test := range []struct {
+		uid      types.UID
+		recorded string
+		marked   bool
+		want     bool
+	}{
+		{"x", "203.0.113.0", true, false},
+		{"x", "", true, true},
+		{"x", "203.0.113.9", true, true},
+		{"x", "203.0.113.0 203.0.113.9", true, true},
+		{"none", "", true, false},
+		{"none", "203.0.113.0", false, true},
+		{"none", "198.51.100.1", true, true},
+		{"none", "198.51.100.1", false, false},
+		{"none", "192.0.2.9", true, false},
+	} {
+		record := Record{Owner: Owner{UID: test.uid}, Addresses: addrs(strings.Fields(test.recorded)...), Marked: test.marked}
+		if got := a.Mistaken(record); got != test.want {
+			t.Errorf("%s records %q, marked %v: mistaken is %v; want %v", test.uid, test.recorded, test.marked, got, test.want)
+		}
+	}
 }
 
 func TestFollow(t *testing.T) {

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -81,6 +82,23 @@ func NewClaim(service *corev1.Service, namespaceLabels map[string]string) (Claim
 		return Claim{}, refusal
 	}
 	return claim, nil
+}
+
+// Unserved says what the Service asks for and does not get from this version, or
+// is nil. Its claim is served all the same.
+func Unserved(service *corev1.Service) *Refusal {
+	var unserved []string
+	if external := service.Spec.ExternalIPs; len(external) > 0 {
+		unserved = append(unserved, fmt.Sprintf("spec.externalIPs (%s): they are neither taken from an AddressPool nor announced; request an address by annotation %s",
+			strings.Join(external, ", "), v1alpha1.ServiceAddresses))
+	}
+	if key := service.Annotations[v1alpha1.ServiceShareKey]; key != "" {
+		unserved = append(unserved, fmt.Sprintf("annotation %s (%s): the Service shares no address, it has its own", v1alpha1.ServiceShareKey, key))
+	}
+	if len(unserved) == 0 {
+		return nil
+	}
+	return refuse(Unsupported, "not served by this version: %s", strings.Join(unserved, "; "))
 }
 
 // requestedAddresses reads the annotation and spec.loadBalancerIP, which may

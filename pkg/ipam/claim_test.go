@@ -61,6 +61,15 @@ func TestNewClaim(t *testing.T) {
 	}
 }
 
+func TestUnserved(t *testing.T) {
+	if refusal := Unserved(service("203.0.113.1", map[string]string{v1alpha1.ServicePool: "lan"})); refusal != nil {
+		t.Errorf("unserved: %v", refusal)
+	}
+	shared := service("", map[string]string{v1alpha1.ServiceShareKey: "k"})
+	shared.Spec.ExternalIPs = []string{"203.0.113.1", "2001:db8::1"}
+	checkRefusal(t, Unserved(shared), Unsupported, "spec.externalIPs (203.0.113.1, 2001:db8::1)", v1alpha1.ServiceShareKey+" (k)")
+}
+
 func FuzzNewClaim(f *testing.F) {
 	f.Add("203.0.113.1", "203.0.113.1,2001:db8::1", "BGP", true)
 	f.Add("", "::ffff:203.0.113.1", "", false)

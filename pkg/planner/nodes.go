@@ -26,6 +26,8 @@ import (
 const (
 	// writeTimeout bounds one write to the API server.
 	writeTimeout = 10 * time.Second
+	// headStart bounds how long the first of several writes is alone.
+	headStart = 20 * time.Millisecond
 	// losersPatience bounds how long nodes that only lose addresses wait while
 	// nodes that gain some cannot be written.
 	losersPatience = time.Second
@@ -202,18 +204,38 @@ func gains(next, previous *announce.Program) bool {
 	return false
 }
 
+// writeAll writes to all of the nodes. The first write has a head start: an
+// address answers as soon as one node announces it, and writes that are sent
+// together delay each other.
 func (w *nodeWriter) writeAll(ctx context.Context, all []pendingWrite) error {
 	errs := make([]error, len(all))
 	var group errgroup.Group
 	group.SetLimit(parallelNodeWrites)
+	first := make(chan struct{})
 	for i, pending := range all {
+		if i == 1 {
+			waitFor(first, headStart)
+		}
 		group.Go(func() error {
 			errs[i] = w.writeOne(ctx, pending)
+			if i == 0 {
+				close(first)
+			}
 			return nil
 		})
 	}
 	_ = group.Wait() // the errors are in errs
 	return errors.Join(errs...)
+}
+
+// waitFor waits until done is closed, but no longer than d.
+func waitFor(done <-chan struct{}, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }
 
 func (w *nodeWriter) writeOne(ctx context.Context, pending pendingWrite) error {

@@ -59,7 +59,7 @@ func newBench(ctx context.Context, c *cluster.Cluster) (*bench, error) {
 }
 
 // withFloor runs a measurement while the floor serves and the project does not.
-func (b *bench) withFloor(ctx context.Context, measure func() error) error {
+func (b *bench) withFloor(ctx context.Context, events bool, measure func() error) error {
 	if err := b.scaleManager(ctx, 0); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (b *bench) withFloor(ctx context.Context, measure func() error) error {
 	}
 	serving, stop := context.WithCancel(ctx)
 	group, serving := errgroup.WithContext(serving)
-	floor := newFloor(b.Client, node)
+	floor := newFloor(b.Client, node, events)
 	group.Go(func() error {
 		err := floor.run(serving)
 		if serving.Err() != nil {

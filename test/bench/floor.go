@@ -26,11 +26,15 @@ type floor struct {
 	node    string
 	next    netip.Addr
 	program announce.Program
+	// events makes it send, on the side, the two Events that the service
+	// controller sends for each Service.
+	events bool
 }
 
-func newFloor(client kubernetes.Interface, node *corev1.Node) *floor {
+func newFloor(client kubernetes.Interface, node *corev1.Node, events bool) *floor {
 	return &floor{
 		client: client,
+		events: events,
 		node:   node.Name,
 		next:   netip.MustParseAddr("203.0.113.1"),
 		program: announce.Program{
@@ -54,6 +58,13 @@ func (f *floor) run(ctx context.Context) error {
 		return err
 	}
 	defer services.Stop()
+	var aside errgroup.Group
+	defer func() { _ = aside.Wait() }() // an Event that failed is not what is measured
+	tell := func(svc *corev1.Service, reason, message string) {
+		if f.events {
+			aside.Go(func() error { return writeEvent(ctx, f.client, svc, reason, message) })
+		}
+	}
 	for event := range services.ResultChan() {
 		svc, ok := event.Object.(*corev1.Service)
 		if !ok || event.Type != watch.Added || svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
@@ -61,9 +72,11 @@ func (f *floor) run(ctx context.Context) error {
 		}
 		address := f.next
 		f.next = f.next.Next()
+		tell(svc, "EnsuringLoadBalancer", "Ensuring load balancer")
 		if err := writeFloor(ctx, f.client, svc, address.String()); err != nil {
 			return err
 		}
+		tell(svc, "EnsuredLoadBalancer", "Ensured load balancer")
 		f.program.Groups = append(f.program.Groups, announce.Group{
 			Pool: "floor", BGP: &announce.BGP{Peers: []string{"tor"}, LocalPref: 100},
 			Addresses: []announce.Range{announce.Single(address)},
@@ -124,13 +137,13 @@ func (b *bench) floorBulk(ctx context.Context, n int) (time.Duration, error) {
 	group.SetLimit(32)
 	for i, svc := range pending {
 		group.Go(func() error {
-			if err := b.event(working, svc, "EnsuringLoadBalancer", "Ensuring load balancer"); err != nil {
+			if err := writeEvent(working, b.Client, svc, "EnsuringLoadBalancer", "Ensuring load balancer"); err != nil {
 				return err
 			}
 			if err := writeFloor(working, b.Client, svc, scaleAddress(i).String()); err != nil {
 				return err
 			}
-			return b.event(working, svc, "EnsuredLoadBalancer", "Ensured load balancer")
+			return writeEvent(working, b.Client, svc, "EnsuredLoadBalancer", "Ensured load balancer")
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -140,9 +153,9 @@ func (b *bench) floorBulk(ctx context.Context, n int) (time.Duration, error) {
 	return took, b.removeServices(ctx)
 }
 
-func (b *bench) event(ctx context.Context, svc *corev1.Service, reason, message string) error {
+func writeEvent(ctx context.Context, client kubernetes.Interface, svc *corev1.Service, reason, message string) error {
 	now := metav1.Now()
-	_, err := b.Client.CoreV1().Events(svc.Namespace).Create(ctx, &corev1.Event{
+	_, err := client.CoreV1().Events(svc.Namespace).Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: svc.Name + ".", Namespace: svc.Namespace},
 		InvolvedObject: corev1.ObjectReference{Kind: "Service", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, APIVersion: "v1", ResourceVersion: svc.ResourceVersion},
 		Reason:         reason, Message: message, Type: corev1.EventTypeNormal,

@@ -63,10 +63,14 @@ func run(ctx context.Context, single, rounds, bulk int, fsync bool) (err error) 
 		return err
 	}
 
-	var floorSingle, oursSingle latencies
+	var floorSingle, eventsSingle, oursSingle latencies
 	for round := range rounds {
 		step("Round %d of %d: the floor, %d Services one at a time", round+1, rounds, single)
-		if err := b.withFloor(ctx, func() error { return b.oneAtATime(ctx, single, &floorSingle) }); err != nil {
+		if err := b.withFloor(ctx, false, func() error { return b.oneAtATime(ctx, single, &floorSingle) }); err != nil {
+			return err
+		}
+		step("Round %d of %d: the floor with Events, %d Services one at a time", round+1, rounds, single)
+		if err := b.withFloor(ctx, true, func() error { return b.oneAtATime(ctx, single, &eventsSingle) }); err != nil {
 			return err
 		}
 		step("Round %d of %d: the project, %d Services one at a time", round+1, rounds, single)
@@ -76,7 +80,7 @@ func run(ctx context.Context, single, rounds, bulk int, fsync bool) (err error) 
 	}
 
 	if bulk == 0 {
-		report(os.Stdout, single*rounds, 0, floorSingle, oursSingle, 0, bulkResult{})
+		report(os.Stdout, single*rounds, 0, floorSingle, eventsSingle, oursSingle, 0, bulkResult{})
 		return nil
 	}
 	step("The floor's writes for %d Services", bulk)
@@ -89,6 +93,6 @@ func run(ctx context.Context, single, rounds, bulk int, fsync bool) (err error) 
 	if err != nil {
 		return err
 	}
-	report(os.Stdout, single*rounds, bulk, floorSingle, oursSingle, floorBulk, oursBulk)
+	report(os.Stdout, single*rounds, bulk, floorSingle, eventsSingle, oursSingle, floorBulk, oursBulk)
 	return nil
 }
