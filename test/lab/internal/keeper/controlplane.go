@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -58,6 +59,16 @@ func (k *keeper) program(host, name string, args ...string) control.Program {
 	}
 }
 
+// leaderElection makes controllers end when the API server is away, as they do
+// in production, and start anew when it is back. Controllers that stayed would
+// look for it ever more rarely, up to once a minute, and meanwhile judge nodes
+// by what they saw last.
+var leaderElection = []string{
+	"--leader-elect-lease-duration=6s",
+	"--leader-elect-renew-deadline=4s",
+	"--leader-elect-retry-period=1s",
+}
+
 func (k *keeper) controlPlanePrograms() []control.Program {
 	etcd := k.program(ControlPlane, "etcd",
 		"--name=cp",
@@ -97,7 +108,6 @@ func (k *keeper) controlPlanePrograms() []control.Program {
 		"--service-account-private-key-file=" + k.pki.path("service-account.key"),
 		"--root-ca-file=" + k.pki.path("ca.crt"),
 		"--use-service-account-credentials=true",
-		"--leader-elect=false",
 		"--controllers=*,-service-lb-controller,-node-route-controller,-cloud-node-lifecycle-controller,-node-ipam-controller",
 		"--allocate-node-cidrs=false",
 		"--node-monitor-grace-period=" + k.config.NodeGrace.String(),
@@ -106,14 +116,13 @@ func (k *keeper) controlPlanePrograms() []control.Program {
 		"--kube-api-qps=300", "--kube-api-burst=600",
 		"--concurrent-service-endpoint-syncs=20",
 		"--endpointslice-updates-batch-period=0s",
-	}, k.config.ControllerManagerArgs...)...)
+	}, slices.Concat(leaderElection, k.config.ControllerManagerArgs)...)...)
 	manager.WaitURL = readyURL
 
-	scheduler := k.program(ControlPlane, "kube-scheduler",
-		"--kubeconfig="+k.pki.path("kube-scheduler.kubeconfig"),
-		"--leader-elect=false",
+	scheduler := k.program(ControlPlane, "kube-scheduler", append([]string{
+		"--kubeconfig=" + k.pki.path("kube-scheduler.kubeconfig"),
 		"--kube-api-qps=300", "--kube-api-burst=600",
-	)
+	}, leaderElection...)...)
 	scheduler.WaitURL = readyURL
 	return []control.Program{etcd, api, manager, scheduler}
 }

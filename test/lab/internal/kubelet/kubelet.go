@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/connrotation"
 	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/kubeapi"
 )
 
 // Config is what the keeper tells the kubelet of a node.
@@ -94,6 +96,7 @@ func newKubelet(config Config) (*kubelet, error) {
 	restConfig.QPS, restConfig.Burst = 100, 200
 	dialer := connrotation.NewDialer((&net.Dialer{Timeout: requestTimeout}).DialContext)
 	restConfig.Dial = dialer.DialContext
+	kubeapi.Patient(restConfig)
 	restConfig.ContentType = "application/vnd.kubernetes.protobuf"
 	client, err := kubernetes.NewForConfig(rest.AddUserAgent(restConfig, "lab-kubelet"))
 	if err != nil {
