@@ -197,8 +197,10 @@ func apiServerAway(t *testing.T, c *cluster.Cluster) {
 	late := c.Address(t, "late")
 	c.WaitNextHops(t, late, "node1", "node2", "node3")
 	t.Logf("the first Service after the return was announced after %s", time.Since(created).Round(10*time.Millisecond))
-	if took := time.Since(created); took > 2*time.Second {
-		t.Errorf("the first Service after the return was announced after %s, not 2s", took)
+	// On a free machine it is less than a second (docs/benchmarks.md); whoever
+	// backs off or waits for a Lease needs fifteen and more.
+	if took := time.Since(created); took > 10*time.Second {
+		t.Errorf("the first Service after the return was announced after %s", took)
 	}
 	observe(t, loads, 5*time.Second)
 	loads.stop(t)
