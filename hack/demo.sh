@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Start a three-node cluster in network namespaces, install the project, and
 # show a Service of type LoadBalancer that answers behind a BGP router.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
 name=demo
@@ -60,10 +60,17 @@ step "The Service has an address"
 show kubectl --name $name get service web
 
 step "The router has a route to it over the three nodes"
-routed() { on router ip route show "$address" | grep -c nexthop | grep -qx 3; }
+routed() { [ "$(on router ip route show "$address" | grep -c nexthop)" = 3 ]; }
 for _ in $(seq 100); do routed && break; sleep 0.1; done
 routed
 show on --name $name router ip route show "$address"
+
+step "kube-proxy forwards it on all nodes (routes are there faster)"
+forwarded() { [[ $(on "$1" nft list map ip kube-proxy service-ips) == *"$address . tcp . 80 "* ]]; }
+for node in node1 node2 node3; do
+	for _ in $(seq 100); do forwarded $node && break; sleep 0.1; done
+	forwarded $node
+done
 
 step "A client behind the router asks it"
 for _ in 1 2 3 4 5; do
