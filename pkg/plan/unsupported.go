@@ -9,8 +9,9 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
 
-// What the API offers and this version does not do yet is told in the object's
-// Ready condition. Nothing that a user asks for is silently ignored.
+// What an AddressPool or a BGPPeer asks for and this version does not do yet is
+// told in the object's Ready condition. The default drainDelay is the exception:
+// all pools have it, and draining nodes withdraw at once.
 
 const reasonNotSupported = "NotSupported"
 

@@ -24,9 +24,6 @@ const ConditionAnnounced = GroupName + "/Announced"
 // ConditionReady is the condition of AddressPools and BGPPeers.
 const ConditionReady = "Ready"
 
-// AddressPoolFinalizer keeps an AddressPool while Services hold its addresses.
-const AddressPoolFinalizer = GroupName + "/addresses-in-use"
-
 // Keys on a Node, written by people.
 const (
 	// NodeLocalASN is the node's own AS number; it wins over a BGPPeer's localASN.
@@ -35,10 +32,6 @@ const (
 	NodeRouterID = GroupName + "/router-id"
 	// NodeSourceAddress is the local address of the node's BGP sessions.
 	NodeSourceAddress = GroupName + "/source-address"
-	// NodeLayer2Interfaces lists the interfaces that may answer ARP and NDP.
-	NodeLayer2Interfaces = GroupName + "/layer2-interfaces"
-	// NodeGateways lists interface=address pairs for symmetric return paths.
-	NodeGateways = GroupName + "/gateways"
 	// NodeDrain ("true") moves all announcements away for planned maintenance.
 	NodeDrain = GroupName + "/drain"
 )
