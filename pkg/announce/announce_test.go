@@ -149,7 +149,7 @@ func TestHashCoversContentOnly(t *testing.T) {
 }
 
 func TestTenThousandNeighboursTakeOneEntry(t *testing.T) {
-	p := Program{Groups: []Group{{Pool: "big"}}}
+	p := Program{Groups: []Group{{Pool: "big", BGP: &BGP{}}}}
 	addr := netip.MustParseAddr("198.18.0.0")
 	for range 10_000 {
 		p.Groups[0].Addresses = append(p.Groups[0].Addresses, Single(addr))
@@ -172,7 +172,7 @@ func TestNextEpoch(t *testing.T) {
 
 // scattered is a program of n ranges that cannot be joined, starting at first.
 func scattered(n int) Program {
-	p := Program{Groups: []Group{{Pool: "scattered"}}}
+	p := Program{Groups: []Group{{Pool: "scattered", BGP: &BGP{}}}}
 	random := rand.New(rand.NewPCG(3, 4))
 	addr := netip.MustParseAddr("2001:db8::")
 	for range n {

@@ -141,23 +141,56 @@ func (p *Program) validate() error {
 	if len(p.Peers) > 0 && !p.RouterID.Is4() {
 		return fmt.Errorf("router ID %v is not an IPv4 address", p.RouterID)
 	}
+	nodes, err := p.validateNodes()
+	if err != nil {
+		return err
+	}
 	for i, g := range p.Groups {
-		if len(g.Addresses) == 0 {
-			return fmt.Errorf("group %d has no addresses", i)
-		}
-		if g.BGP == nil {
-			continue
-		}
-		for _, name := range g.BGP.Peers {
-			if !peers[name] {
-				return fmt.Errorf("group %d: no peer %q", i, name)
-			}
+		if err := g.validate(peers, nodes); err != nil {
+			return fmt.Errorf("group %d: %w", i, err)
 		}
 	}
 	told := p.Hash
 	p.Normalize()
 	if p.Hash != told {
 		return fmt.Errorf("hash %q does not match the content (%q)", told, p.Hash)
+	}
+	return nil
+}
+
+func (p *Program) validateNodes() (names map[string]bool, err error) {
+	names = make(map[string]bool, len(p.Nodes))
+	for _, n := range p.Nodes {
+		if n.Name == "" || names[n.Name] {
+			return nil, fmt.Errorf("node %q: empty or repeated name", n.Name)
+		}
+		names[n.Name] = true
+	}
+	return names, nil
+}
+
+func (g *Group) validate(peers, nodes map[string]bool) error {
+	if len(g.Addresses) == 0 {
+		return errors.New("no addresses")
+	}
+	if (g.BGP == nil) == (g.Layer2 == nil) {
+		return errors.New("needs one way to announce its addresses")
+	}
+	if g.BGP != nil {
+		for _, name := range g.BGP.Peers {
+			if !peers[name] {
+				return fmt.Errorf("no peer %q", name)
+			}
+		}
+		return nil
+	}
+	if len(g.Layer2.Candidates) == 0 {
+		return errors.New("no candidates")
+	}
+	for _, name := range g.Layer2.Candidates {
+		if !nodes[name] {
+			return fmt.Errorf("no node %q", name)
+		}
 	}
 	return nil
 }

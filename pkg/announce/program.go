@@ -33,9 +33,25 @@ type Program struct {
 	RouterID netip.Addr `json:"routerID,omitzero"`
 	// Peers are the BGP sessions of the node, by name.
 	Peers []Peer `json:"peers,omitempty"`
+	// Reach are the targets of "can-reach:" that the planner wants to know the
+	// node's interface for; the speaker answers in its Report.
+	Reach []netip.Addr `json:"reach,omitempty"`
+	// Nodes are, by name, the nodes that the program speaks of: the Layer-2
+	// candidates of its addresses, and those that the node's own report asks
+	// about, by a MAC address that it does not know.
+	Nodes []Node `json:"nodes,omitempty"`
 	// Groups are the addresses of the node, those that are announced alike
 	// together.
 	Groups []Group `json:"groups,omitempty"`
+}
+
+// Node is a node of the cluster as its fellows on the LAN see it.
+type Node struct {
+	Name string `json:"name"`
+	// Addresses are the node's own, MACs those of its interfaces that could
+	// announce.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	MACs      []MAC        `json:"macs,omitempty"`
 }
 
 // Peer is a BGP session, resolved for the node.
@@ -76,12 +92,16 @@ type SecretKey struct {
 	Key  string `json:"key"`
 }
 
-// Group is a set of addresses that are announced alike.
+// Group is a set of addresses that are announced alike. An address that is
+// announced in several ways is in several groups.
 type Group struct {
 	// Pool that the addresses come from.
 	Pool string `json:"pool"`
 	// BGP says to whom and with which attributes the addresses are announced.
 	BGP *BGP `json:"bgp,omitempty"`
+	// Layer2 says which nodes may answer for the addresses on the LAN. A group
+	// has either BGP or Layer2.
+	Layer2 *Layer2 `json:"layer2,omitempty"`
 	// HealthCheckNodePort is that of the Service under externalTrafficPolicy
 	// Local: 200 on it means that the node has ready endpoints.
 	HealthCheckNodePort uint16 `json:"healthCheckNodePort,omitempty"`
@@ -104,6 +124,20 @@ type BGP struct {
 	LargeCommunities []LargeCommunity `json:"largeCommunities,omitempty"`
 }
 
+// Layer2 is how a group's addresses are announced by ARP and NDP.
+type Layer2 struct {
+	// Candidates are names in Program.Nodes, in order: the first one owns the
+	// addresses and answers for them, the others stand by.
+	Candidates []string `json:"candidates"`
+	// Interfaces are names, shell patterns, addresses of an interface, or
+	// "can-reach:ADDRESS"; none means the interface whose subnet holds the
+	// address.
+	Interfaces []string `json:"interfaces,omitempty"`
+	// Probe means that the owner is the first one of these addresses: it asks
+	// the LAN whether another host uses them before it answers.
+	Probe bool `json:"probe,omitempty"`
+}
+
 // LargeCommunity is a large community: global administrator and two local data
 // parts (RFC 8092 section 3).
 type LargeCommunity [3]uint32
@@ -115,6 +149,13 @@ type LargeCommunity [3]uint32
 func (p *Program) Normalize() {
 	p.Version = FormatVersion
 	slices.SortFunc(p.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	p.Reach = sortedSet(p.Reach, netip.Addr.Compare)
+	p.Nodes = slices.Clone(p.Nodes)
+	slices.SortFunc(p.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	for i := range p.Nodes {
+		p.Nodes[i].Addresses = sortedSet(p.Nodes[i].Addresses, netip.Addr.Compare)
+		p.Nodes[i].MACs = sortedSet(p.Nodes[i].MACs, MAC.Compare)
+	}
 
 	type merged struct {
 		group Group
@@ -152,6 +193,9 @@ func (p *Program) Normalize() {
 	})
 	if len(p.Peers) == 0 {
 		p.Peers = nil
+	}
+	if len(p.Nodes) == 0 {
+		p.Nodes = nil
 	}
 	if len(p.Groups) == 0 {
 		p.Groups = nil
@@ -198,14 +242,23 @@ func NextEpoch(now time.Time, previous int64) int64 {
 	return max(now.UnixMilli(), previous+1)
 }
 
-// Contains reports whether the program announces the address.
+// Contains reports whether the program speaks of the address.
 func (p *Program) Contains(addr netip.Addr) bool {
-	for _, g := range p.Groups {
-		if g.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.Groups, func(g Group) bool { return g.Contains(addr) })
+}
+
+// Announces reports whether the program, as that of the named node, announces
+// the address: by BGP, or as the owner on the LAN.
+func (p *Program) Announces(node string, addr netip.Addr) bool {
+	return slices.ContainsFunc(p.Groups, func(g Group) bool {
+		return (g.BGP != nil || g.Layer2.OwnedBy(node)) && g.Contains(addr)
+	})
+}
+
+// OwnedBy reports whether the node is the owner. Nobody owns what is not
+// announced on the LAN.
+func (l *Layer2) OwnedBy(node string) bool {
+	return l != nil && len(l.Candidates) > 0 && l.Candidates[0] == node
 }
 
 // Contains reports whether the address is one of the group's.

@@ -19,8 +19,15 @@ type Report struct {
 	Error string `json:"error,omitempty"`
 	// Interfaces that could announce, by name.
 	Interfaces []Interface `json:"interfaces,omitempty"`
+	// Reach answers Program.Reach, by target.
+	Reach []Reach `json:"reach,omitempty"`
 	// Sessions are the BGP sessions, by peer.
 	Sessions []Session `json:"sessions,omitempty"`
+	// Conflicts are the claims of others on addresses of the node, by address.
+	Conflicts []Conflict `json:"conflicts,omitempty"`
+	// Problems are what stands in the way of single addresses or of later
+	// restarts, each with its remedy.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // Interface is a network interface of the node that could announce.
@@ -28,6 +35,30 @@ type Interface struct {
 	Name     string         `json:"name"`
 	MAC      string         `json:"mac,omitempty"`
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
+	// NoCarrier means that the interface is up but its link is not.
+	NoCarrier bool `json:"noCarrier,omitempty"`
+}
+
+// Reach is the interface through which the node reaches a target on one of its
+// links.
+type Reach struct {
+	Target    netip.Addr `json:"target"`
+	Interface string     `json:"interface,omitempty"`
+	// Error is why there is no interface.
+	Error string `json:"error,omitempty"`
+}
+
+// Conflict is a claim of another host on an address that the node owns on the
+// LAN (RFC 5227, RFC 4862 section 5.4).
+type Conflict struct {
+	Address   netip.Addr `json:"address"`
+	Interface string     `json:"interface"`
+	MAC       MAC        `json:"mac"`
+	// Held means that the node does not announce the address.
+	Held bool `json:"held,omitempty"`
+	// Proxy means that the other host answers for addresses of nodes, too, or
+	// has the MAC address of a virtual router: probably it does not use this one.
+	Proxy bool `json:"proxy,omitempty"`
 }
 
 // Session is the state of a BGP session.

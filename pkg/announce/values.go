@@ -1,7 +1,9 @@
 package announce
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -88,5 +90,39 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return fmt.Errorf("duration %q is negative", text)
 	}
 	*d = Duration(parsed)
+	return nil
+}
+
+// MAC is an Ethernet address. Its text is "02:00:5e:00:53:01".
+type MAC [6]byte
+
+// ParseMAC reads an Ethernet address; longer hardware addresses are refused.
+func ParseMAC(text string) (MAC, error) {
+	hardware, err := net.ParseMAC(text)
+	if err != nil {
+		return MAC{}, err
+	}
+	if len(hardware) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("hardware address %q is not one of Ethernet", text)
+	}
+	return MAC(hardware), nil
+}
+
+// String is the text of the address.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// Compare orders addresses.
+func (m MAC) Compare(other MAC) int { return bytes.Compare(m[:], other[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *MAC) UnmarshalText(text []byte) error {
+	parsed, err := ParseMAC(string(text))
+	if err != nil {
+		return err
+	}
+	*m = parsed
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
@@ -17,17 +18,30 @@ import (
 // the order of their objects.
 func Compute(s *State) *Plan {
 	c := &computation{
-		state:   s,
-		nodes:   judgeNodes(s),
-		pools:   make(map[string]*pool),
-		former:  make(map[string]*pool),
-		holders: make(map[netip.Addr]string),
-		buckets: make(map[bucketKey]*bucket),
+		state:      s,
+		nodes:      judgeNodes(s),
+		indexes:    make(map[string]int),
+		macs:       make(map[announce.MAC]int),
+		pools:      make(map[string]*pool),
+		former:     make(map[string]*pool),
+		holders:    make(map[netip.Addr]string),
+		buckets:    make(map[bucketKey]*bucket),
+		standings:  make(map[standingKey]*standing),
+		lanBuckets: make(map[lanKey]*lanBucket),
 	}
+	for i, n := range c.nodes {
+		c.indexes[n.object.Name] = i
+		for _, mac := range n.lan.macs {
+			c.macs[mac] = i
+		}
+	}
+	c.segments = newSegments(c.nodes)
+	c.past = remember(c.nodes)
 	result := &Plan{Peers: resolvePeers(s, c.nodes)}
 	c.resolvePools(result)
 	result.Services = c.services()
 	result.Programs = c.programs()
+	result.Next = c.next
 	c.countAddresses(result)
 	slices.SortFunc(result.Services, func(a, b Service) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -39,6 +53,8 @@ func Compute(s *State) *Plan {
 type computation struct {
 	state     *State
 	nodes     []*node
+	indexes   map[string]int       // of nodes, by name
+	macs      map[announce.MAC]int // indexes of nodes
 	index     *ipam.Pools
 	pools     map[string]*pool // by name
 	former    map[string]*pool // pools of addresses outside all pools
@@ -47,6 +63,15 @@ type computation struct {
 	buckets   map[bucketKey]*bucket
 	had       []*netipx.IPSet // what each node announces now; see hadBy
 	load      []int           // capped addresses on each node; see limit
+	next      time.Time       // when patience with a speaker ends
+
+	segments   *segments
+	past       map[netip.Addr]past
+	standings  map[standingKey]*standing
+	owned      []int          // addresses that each node owns on the LAN
+	ownedIn    map[string]int // the same, by zone
+	coverage   map[[2]int]int // addresses of an owner that a node is the first standby of
+	lanBuckets map[lanKey]*lanBucket
 }
 
 // bucketKey tells apart the addresses that are announced differently.
@@ -61,6 +86,12 @@ type bucketKey struct {
 type bucket struct {
 	members   []bool
 	addresses netipx.IPSetBuilder
+}
+
+// lanBucket holds the addresses that the same candidates announce alike.
+type lanBucket struct {
+	candidates []string
+	addresses  netipx.IPSetBuilder
 }
 
 // services plans all Services that want a load balancer from us. Older ones
@@ -95,6 +126,14 @@ func (c *computation) services() []Service {
 			}
 		}
 		planned = append(planned, s)
+	}
+	c.assignOwners(planned)
+	for i := range planned {
+		for j := range planned[i].Addresses {
+			a := &planned[i].Addresses[j]
+			c.put(a)
+			c.putOnLAN(a)
+		}
 	}
 	return planned
 }
@@ -147,7 +186,7 @@ func localTraffic(svc *corev1.Service) bool {
 
 // plan plans one address of a Service.
 func (c *computation) plan(svc *corev1.Service, addr netip.Addr) Address {
-	result := Address{Range: announce.Single(addr)}
+	result := Address{Range: announce.Single(addr), service: svc}
 	id := svc.Namespace + "/" + svc.Name
 	if holder, taken := c.holders[addr]; taken {
 		result.Problem = &Problem{"AddressConflict", "Service " + holder + " has the address, too, and is older; delete one of the two"}
@@ -163,12 +202,17 @@ func (c *computation) plan(svc *corev1.Service, addr netip.Addr) Address {
 	}
 	c.holders[addr] = id
 
-	if len(p.advertisements) == 0 {
+	if len(p.advertisements) == 0 && p.layer2 == nil {
 		result.Problem = &Problem{"NoProtocol", "AddressPool " + p.name + " has no protocol or advertisement that works; see its Ready condition"}
 		return result
 	}
-	result.Nodes, result.foldable = c.nextHops(svc, addr, p)
-	c.put(addr, p, &result, svc)
+	result.pool = p
+	if len(p.advertisements) > 0 {
+		result.BGP, result.foldable = c.nextHops(svc, addr, p)
+	}
+	if p.layer2 != nil {
+		result.Layer2 = &Ownership{standing: c.standing(svc, addr, p), owner: -1}
+	}
 	return result
 }
 
@@ -183,12 +227,15 @@ func carriesOurCondition(svc *corev1.Service) bool {
 	return false
 }
 
-// put enters the address into the programs of those that announce it.
-func (c *computation) put(addr netip.Addr, p *pool, by *Address, svc *corev1.Service) {
+// put enters the address into the programs of those that announce it by BGP.
+func (c *computation) put(a *Address) {
+	if a.BGP == nil {
+		return
+	}
 	members := make([]bool, len(c.nodes))
 	bits := make([]byte, (len(c.nodes)+7)/8)
 	none := true
-	for i, v := range by.Nodes {
+	for i, v := range a.BGP {
 		if v.Verdict.inProgram() {
 			members[i] = true
 			bits[i/8] |= 1 << (i % 8)
@@ -198,39 +245,52 @@ func (c *computation) put(addr netip.Addr, p *pool, by *Address, svc *corev1.Ser
 	if none {
 		return
 	}
-	key := bucketKey{pool: p, is4: addr.Is4(), foldable: by.foldable, members: string(bits)}
-	if localTraffic(svc) {
-		key.healthCheckNodePort = uint16(svc.Spec.HealthCheckNodePort)
+	key := bucketKey{pool: a.pool, is4: a.From().Is4(), foldable: a.foldable, members: string(bits)}
+	if localTraffic(a.service) {
+		key.healthCheckNodePort = uint16(a.service.Spec.HealthCheckNodePort)
 	}
 	b := c.buckets[key]
 	if b == nil {
 		b = &bucket{members: members}
 		c.buckets[key] = b
 	}
-	b.addresses.Add(addr)
+	b.addresses.Add(a.From())
+}
+
+func rangesOf(b *netipx.IPSetBuilder) []announce.Range {
+	set, err := b.IPSet()
+	if err != nil {
+		return nil // single valid addresses make a valid set
+	}
+	var ranges []announce.Range
+	for _, r := range set.Ranges() {
+		ranges = append(ranges, announce.Range(r))
+	}
+	return ranges
 }
 
 // programs assembles the nodes' programs from the buckets.
 func (c *computation) programs() map[string]announce.Program {
 	groups := make([][]announce.Group, len(c.nodes))
 	for key, b := range c.buckets {
-		set, err := b.addresses.IPSet()
-		if err != nil {
-			continue // single valid addresses make a valid set
-		}
-		var ranges []announce.Range
-		for _, r := range set.Ranges() {
-			ranges = append(ranges, announce.Range(r))
-		}
+		ranges := rangesOf(&b.addresses)
 		for i, n := range c.nodes {
 			if b.members[i] {
 				groups[i] = append(groups[i], key.pool.groups(n, key.is4, key.foldable, key.healthCheckNodePort, ranges)...)
 			}
 		}
 	}
+	known := make([]map[int]bool, len(c.nodes)) // nodes that each program speaks of
+	for i := range known {
+		known[i] = make(map[int]bool)
+	}
+	c.lanGroups(groups, known)
 	programs := make(map[string]announce.Program, len(c.nodes))
 	for i, n := range c.nodes {
-		p := announce.Program{Cluster: c.state.Cluster, Groups: groups[i]}
+		p := announce.Program{Cluster: c.state.Cluster, Reach: c.reachTargets(n), Groups: groups[i]}
+		for other := range known[i] {
+			p.Nodes = append(p.Nodes, c.nodes[other].nodeEntry())
+		}
 		for _, peer := range n.peers {
 			p.Peers = append(p.Peers, peer)
 		}

@@ -77,7 +77,7 @@ func announcers(t *testing.T, p *Plan, service string) []string {
 	t.Helper()
 	for i := range p.Services {
 		if p.Services[i].Name == service {
-			return p.Services[i].Addresses[0].Announcers()
+			return p.Services[i].Addresses[0].NextHops()
 		}
 	}
 	t.Fatalf("no Service %s in the plan", service)
@@ -285,7 +285,7 @@ func TestProgramsMatchVerdicts(t *testing.T) {
 	want := make(map[string]map[netip.Addr]bool)
 	for _, svc := range p.Services {
 		for _, a := range svc.Addresses {
-			for _, node := range a.Announcers() {
+			for _, node := range a.NextHops() {
 				if want[node] == nil {
 					want[node] = make(map[netip.Addr]bool)
 				}

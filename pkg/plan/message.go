@@ -24,40 +24,112 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 			messages = append(messages, fmt.Sprintf("%s: %s", a.Range, problem.Message))
 			continue
 		}
-		message := fmt.Sprintf("%s: announced by %s", a.Range, names(a.Announcers()))
-		if down := a.cutOff(); len(down) > 0 {
-			message += fmt.Sprintf("; no BGP session is up on %s", names(down))
-		}
-		if a.has(NoRoom) {
-			message += "; " + explanations[NoRoom]
-		}
-		messages = append(messages, message)
+		messages = append(messages, fmt.Sprintf("%s: %s", a.Range, a.success()))
 		if a.has(Kept) && announced {
 			reason = "KeptLastNodes"
-			messages = append(messages, "labels or the pool's nodeSelector rule these nodes out, but no other node is left: correct them")
+			messages = append(messages, "labels or the pool's nodeSelector (on the LAN, its interfaces) rule these nodes out, but no other node is left: correct them")
 		}
 	}
 	return announced, reason, strings.Join(messages, "; ")
 }
 
-// problem is why nobody announces the address; nil if somebody does.
+// success says who announces the address, and what is not as it should be.
+func (a *Address) success() string {
+	var parts []string
+	if hops := a.NextHops(); len(hops) > 0 {
+		parts = append(parts, "announced by "+names(hops))
+	}
+	if down := a.cutOff(); len(down) > 0 {
+		parts = append(parts, "no BGP session is up on "+names(down))
+	}
+	if a.Layer2 != nil {
+		if problem := a.Layer2.problem(); problem != nil {
+			parts = append(parts, "on the LAN: "+problem.Message)
+		} else {
+			parts = append(parts, "announced on the LAN by "+a.Layer2.Owner())
+			parts = append(parts, a.Layer2.warnings()...)
+		}
+	}
+	if a.BGP != nil && len(a.NextHops()) == 0 {
+		parts = append(parts, "by BGP: "+whyNot(a.BGP).Message)
+	}
+	if a.has(NoRoom) {
+		parts = append(parts, explanations[NoRoom])
+	}
+	return strings.Join(parts, "; ")
+}
+
+// problem is why nobody announces the address; nil if somebody does, in one way
+// or the other.
 func (a *Address) problem() *Problem {
 	if a.Problem != nil {
 		return a.Problem
 	}
-	if announcers := a.Announcers(); len(announcers) > 0 {
-		if len(a.cutOff()) == len(announcers) {
-			return &Problem{"NoSession", fmt.Sprintf("assigned to %s, but no BGP session is up there; see the BGPPeers", names(announcers))}
-		}
+	var problems []*Problem
+	if a.BGP != nil {
+		problems = append(problems, a.bgpProblem())
+	}
+	if a.Layer2 != nil {
+		problems = append(problems, a.Layer2.problem())
+	}
+	if slices.Contains(problems, nil) {
 		return nil
 	}
-	if len(a.Nodes) == 0 {
+	if len(problems) == 1 {
+		return problems[0]
+	}
+	return &Problem{problems[0].Reason, fmt.Sprintf("by BGP: %s; on the LAN: %s", problems[0].Message, problems[1].Message)}
+}
+
+func (a *Address) bgpProblem() *Problem {
+	hops := a.NextHops()
+	switch {
+	case len(hops) == 0:
+		return whyNot(a.BGP)
+	case len(a.cutOff()) == len(hops):
+		return &Problem{"NoSession", fmt.Sprintf("assigned to %s, but no BGP session is up there; see the BGPPeers", names(hops))}
+	}
+	return nil
+}
+
+func (o *Ownership) problem() *Problem {
+	switch {
+	case o.owner < 0 || !o.verdict.announces():
+		return whyNot(o.Nodes())
+	case o.Conflict != nil && o.Conflict.Held:
+		return &Problem{"AddressInUse", fmt.Sprintf("in use by another host: %s answered %s on its %s; it is announced as soon as that host is silent: find it, or take the address out of the pool",
+			o.claimant(), o.Owner(), o.Conflict.Interface)}
+	}
+	return nil
+}
+
+// warnings are what others do on the LAN, though the address is announced.
+func (o *Ownership) warnings() []string {
+	switch {
+	case o.Conflict == nil || o.Conflict.Held:
+		return nil
+	case o.Conflict.Proxy:
+		return []string{fmt.Sprintf("%s, which looks like a proxy or a virtual router, answers for it, too", o.claimant())}
+	}
+	return []string{fmt.Sprintf("%s claims it, too, as seen by %s on its %s; it is defended", o.claimant(), o.Owner(), o.Conflict.Interface)}
+}
+
+func (o *Ownership) claimant() string {
+	if o.Claimant != "" {
+		return fmt.Sprintf("%s (node %s)", o.Conflict.MAC, o.Claimant)
+	}
+	return o.Conflict.MAC.String()
+}
+
+// whyNot says why none of the nodes announces.
+func whyNot(nodes []NodeVerdict) *Problem {
+	if len(nodes) == 0 {
 		return &Problem{string(NoSpeaker), "no node runs a speaker; check the DaemonSet baremetal-speaker"}
 	}
 	// The verdict that was reached last in the order of judging is the nearest
 	// to an announcement, and so the most useful one to tell.
 	byVerdict := make(map[Verdict][]string)
-	for _, n := range a.Nodes {
+	for _, n := range nodes {
 		byVerdict[n.Verdict] = append(byVerdict[n.Verdict], n.Node)
 	}
 	verdicts := slices.Collect(maps.Keys(byVerdict))
@@ -66,15 +138,17 @@ func (a *Address) problem() *Problem {
 	})
 	var parts []string
 	for _, v := range verdicts {
-		parts = append(parts, fmt.Sprintf("%s: %s", names(byVerdict[v]), explanations[v]))
+		if explanation, ok := explanations[v]; ok {
+			parts = append(parts, fmt.Sprintf("%s: %s", names(byVerdict[v]), explanation))
+		}
 	}
 	return &Problem{string(verdicts[0]), "no node announces it: " + strings.Join(parts, "; ")}
 }
 
-// cutOff are the announcers whose announcement reaches nobody.
+// cutOff are the next hops whose announcement reaches nobody.
 func (a *Address) cutOff() []string {
 	var nodes []string
-	for _, n := range a.Nodes {
+	for _, n := range a.BGP {
 		if n.Verdict.announces() && n.CutOff {
 			nodes = append(nodes, n.Node)
 		}
@@ -82,12 +156,14 @@ func (a *Address) cutOff() []string {
 	return nodes
 }
 
+// has reports whether some node has the verdict.
 func (a *Address) has(v Verdict) bool {
-	return slices.ContainsFunc(a.Nodes, func(n NodeVerdict) bool { return n.Verdict == v })
+	return a.Layer2 != nil && a.Layer2.owner >= 0 && a.Layer2.verdict == v ||
+		slices.ContainsFunc(a.BGP, func(n NodeVerdict) bool { return n.Verdict == v })
 }
 
 // nearest orders the verdicts by how near they are to an announcement.
-var nearest = []Verdict{NoRoom, Retains, SpeakerAway, NoEndpoint, NoPeer, NotReady, Draining, Excluded, NotSelected, Deleting}
+var nearest = []Verdict{NoRoom, Retains, SpeakerAway, NoEndpoint, NoPeer, NoInterface, NotReady, Draining, Excluded, NotSelected, Deleting}
 
 // explanations say what a verdict means and what to do, for a list of nodes.
 var explanations = map[Verdict]string{
@@ -97,6 +173,7 @@ var explanations = map[Verdict]string{
 	Deleting:    "being deleted",
 	NotReady:    "not Ready",
 	NoPeer:      "no BGPPeer for this pool and address family selects them; create one or check its nodeSelector",
+	NoInterface: "no interface with a carrier has a subnet with the address, or is one that the pool's layer2.interfaces or the Node's annotation lb.baremetal.dev/layer2-interfaces names",
 	NoEndpoint:  "no ready endpoint of the Service there, and it asks for local ones",
 	NoRoom:      "the node's announcements have reached the size of an annotation; use contiguous addresses or fewer Services",
 	Retains:     "the speaker is not running",

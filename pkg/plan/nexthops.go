@@ -37,7 +37,7 @@ func (c *computation) nextHops(svc *corev1.Service, addr netip.Addr, p *pool) (v
 func (c *computation) requireEndpoints(verdicts []NodeVerdict, svc *corev1.Service) {
 	here := c.endpoints[serviceKey{svc.Namespace, svc.Name}]
 	for i := range verdicts {
-		if v := &verdicts[i]; (v.Verdict == Announces || v.Verdict == SpeakerAway) && !here[v.Node] {
+		if v := &verdicts[i]; (v.Verdict == Announces || v.Verdict == Spare || v.Verdict == SpeakerAway) && !here[v.Node] {
 			v.Verdict = NoEndpoint
 		}
 	}
@@ -123,7 +123,8 @@ func (c *computation) keepLast(verdicts []NodeVerdict, addr netip.Addr) {
 	}
 }
 
-// hadBy reports whether the previous program of the i-th node announces addr.
+// hadBy reports whether the previous program of the i-th node announces addr by
+// BGP.
 func (c *computation) hadBy(i int, addr netip.Addr) bool {
 	if c.had == nil {
 		c.had = make([]*netipx.IPSet, len(c.nodes))
@@ -131,6 +132,9 @@ func (c *computation) hadBy(i int, addr netip.Addr) bool {
 	if c.had[i] == nil {
 		var all netipx.IPSetBuilder
 		for _, g := range c.nodes[i].previous.Groups {
+			if g.BGP == nil {
+				continue
+			}
 			for _, r := range g.Addresses {
 				all.AddRange(netipx.IPRange(r))
 			}
@@ -146,6 +150,9 @@ func (c *computation) hadBy(i int, addr netip.Addr) bool {
 
 // hadByAny reports whether any node's previous program announces addr.
 func (c *computation) hadByAny(addr netip.Addr) bool {
+	if _, known := c.past[addr]; known {
+		return true
+	}
 	for i := range c.nodes {
 		if c.hadBy(i, addr) {
 			return true

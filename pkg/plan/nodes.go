@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,8 @@ type node struct {
 	speaker  speaker
 	// verdict is empty unless the node may announce nothing.
 	verdict Verdict
+	// lan is what the speaker reports of the node's links.
+	lan lan
 	// peers of the node by name, and problems in resolving them.
 	peers map[string]announce.Peer
 	// routerID for its sessions.
@@ -56,12 +59,35 @@ func judgeNodes(s *State) []*node {
 		if n.speaker == speakerNone {
 			continue
 		}
+		n.lan = newLAN(object, &n.report)
 		n.verdict = judgeNode(object)
 		nodes = append(nodes, n)
 	}
 	slices.SortFunc(nodes, func(a, b *node) int { return cmp.Compare(a.object.Name, b.object.Name) })
 	forgiveMassFailure(nodes)
 	return nodes
+}
+
+// patience is how long a speaker may be away before another node answers for its
+// addresses on the LAN: a container that is restarted, and a Pod that is
+// replaced, are back by then.
+const patience = 5 * time.Second
+
+// patientWith reports whether the i-th node's speaker, which is away, may still
+// be about to come back.
+func (c *computation) patientWith(i int) bool {
+	seen, ok := c.state.SpeakersSeen[c.nodes[i].object.Name]
+	if c.state.Now.IsZero() || !ok {
+		return true
+	}
+	end := seen.Add(patience)
+	if !c.state.Now.Before(end) {
+		return false
+	}
+	if c.next.IsZero() || end.Before(c.next) {
+		c.next = end
+	}
+	return true
 }
 
 // aliveSpeakers are the names of the nodes whose speaker runs.
@@ -128,9 +154,13 @@ func nodeReady(n *corev1.Node) bool {
 	return false
 }
 
+// zone of the node; empty if it is in none.
+func (n *node) zone() string { return n.object.Labels[corev1.LabelTopologyZone] }
+
 // forgiveMassFailure ignores readiness when more than a third of the nodes
 // that could announce are not ready: then the control plane's view is more
-// likely to be wrong than the nodes are.
+// likely to be wrong than the nodes are. One node is no mass, but for the only
+// one: of two nodes, the other takes over.
 func forgiveMassFailure(nodes []*node) {
 	eligible, notReady := 0, 0
 	for _, n := range nodes {
@@ -142,7 +172,7 @@ func forgiveMassFailure(nodes []*node) {
 			notReady++
 		}
 	}
-	if notReady*3 <= eligible {
+	if notReady*3 <= eligible || notReady == 1 && eligible > 1 {
 		return
 	}
 	for _, n := range nodes {

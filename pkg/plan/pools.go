@@ -30,10 +30,14 @@ type pool struct {
 	object         *v1alpha1.AddressPool // nil where the pool is gone
 	owned          *netipx.IPSet         // its addresses; nil where the pool is gone
 	advertisements []advertisement
-	maxNextHops    int // 0 means no limit
+	layer2         *layer2 // nil where the pool does not speak Layer2
+	maxNextHops    int     // 0 means no limit
 	withEndpoints  bool
 	families       map[bool]*family // by "is IPv4"
 }
+
+// layer2 is how a pool's addresses are announced on the LAN.
+type layer2 struct{ interfaces []string }
 
 // advertisement is a BGPAdvertisement with its texts parsed.
 type advertisement struct {
@@ -64,6 +68,12 @@ func newPool(compiled *ipam.Pool, peers map[string]bool) (*pool, []Problem) {
 		families:      make(map[bool]*family),
 	}
 	problems := unsupportedInPool(spec)
+	if slices.Contains(spec.Protocols, v1alpha1.ProtocolLayer2) {
+		p.layer2 = &layer2{}
+		if spec.Layer2 != nil {
+			p.layer2.interfaces = spec.Layer2.Interfaces
+		}
+	}
 	if len(spec.Protocols) > 0 && !slices.Contains(spec.Protocols, v1alpha1.ProtocolBGP) {
 		return p, problems
 	}
@@ -325,8 +335,13 @@ func (p *pool) groups(n *node, is4, foldable bool, healthCheckNodePort uint16, a
 // speakers know it: the address keeps the attributes it had. It is nil if no
 // speaker knows the address.
 func (c *computation) formerPool(addr netip.Addr) *pool {
-	var former *pool
-	var key []string
+	former := &pool{families: make(map[bool]*family), maxNextHops: defaultMaxNextHops}
+	var key []string // addresses with the same past share a pool, and so a group
+	if before, known := c.past[addr]; known {
+		former.name = before.pool
+		former.layer2 = &layer2{interfaces: before.layer2.Interfaces}
+		key = append(key, "layer2 "+strings.Join(before.layer2.Interfaces, ","))
+	}
 	seen := make(map[string]bool)
 	for _, n := range c.nodes {
 		for i := range n.previous.Groups {
@@ -339,27 +354,24 @@ func (c *computation) formerPool(addr netip.Addr) *pool {
 				continue
 			}
 			seen[string(text)] = true
-			if former == nil {
-				former = &pool{name: g.Pool, families: make(map[bool]*family), maxNextHops: defaultMaxNextHops}
-				if p := c.pools[g.Pool]; p != nil {
-					former.object, former.owned = p.object, p.owned
-					former.maxNextHops, former.withEndpoints = p.maxNextHops, p.withEndpoints
-				}
-			}
+			former.name = g.Pool
 			key = append(key, string(text))
 			attributes := *g.BGP
 			attributes.Peers, attributes.AggregationLength = nil, 0
 			former.advertisements = append(former.advertisements, advertisement{bgp: attributes, peers: g.BGP.Peers})
 		}
 	}
-	if former == nil {
+	if len(key) == 0 {
 		return nil
 	}
-	// Addresses with the same past share a pool, and so a group.
 	slices.Sort(key)
 	id := former.name + "\n" + strings.Join(key, "\n")
 	if known := c.former[id]; known != nil {
 		return known
+	}
+	if p := c.pools[former.name]; p != nil {
+		former.object, former.owned = p.object, p.owned
+		former.maxNextHops, former.withEndpoints = p.maxNextHops, p.withEndpoints
 	}
 	c.former[id] = former
 	return former

@@ -36,12 +36,29 @@ func writeProgram(b *strings.Builder, name string, p *announce.Program) {
 		fmt.Fprintf(b, " router ID %s", p.RouterID)
 	}
 	b.WriteString("\n")
+	for _, target := range p.Reach {
+		fmt.Fprintf(b, "  finds its interface towards %s\n", target)
+	}
+	for i := range p.Nodes {
+		writeFellow(b, &p.Nodes[i])
+	}
 	for i := range p.Peers {
 		writePeer(b, &p.Peers[i])
 	}
 	for i := range p.Groups {
 		writeGroup(b, &p.Groups[i])
 	}
+}
+
+func writeFellow(b *strings.Builder, n *announce.Node) {
+	fmt.Fprintf(b, "  knows %s:", n.Name)
+	for _, a := range n.Addresses {
+		fmt.Fprintf(b, " %s", a)
+	}
+	for _, mac := range n.MACs {
+		fmt.Fprintf(b, " %s", mac)
+	}
+	b.WriteString("\n")
 }
 
 func writePeer(b *strings.Builder, p *announce.Peer) {
@@ -83,6 +100,15 @@ func writeGroup(b *strings.Builder, g *announce.Group) {
 			fmt.Fprintf(b, ", large community %d:%d:%d", c[0], c[1], c[2])
 		}
 	}
+	if l := g.Layer2; l != nil {
+		fmt.Fprintf(b, " on the LAN, candidates %s", strings.Join(l.Candidates, ", "))
+		if len(l.Interfaces) > 0 {
+			fmt.Fprintf(b, ", on %s", strings.Join(l.Interfaces, ", "))
+		}
+		if l.Probe {
+			b.WriteString(", probed first")
+		}
+	}
 	if g.HealthCheckNodePort > 0 {
 		fmt.Fprintf(b, ", health check port %d", g.HealthCheckNodePort)
 	}
@@ -94,8 +120,11 @@ func writeService(b *strings.Builder, s *Service) {
 	fmt.Fprintf(b, "service %s/%s: Announced=%t %s: %s\n", s.Namespace, s.Name, announced, reason, message)
 	for i := range s.Addresses {
 		a := &s.Addresses[i]
-		for _, n := range a.Nodes {
+		for _, n := range a.BGP {
 			fmt.Fprintf(b, "  %s on %s: %s\n", a.Range, n.Node, n.Verdict)
+		}
+		for _, n := range a.Layer2.Nodes() {
+			fmt.Fprintf(b, "  %s on the LAN of %s: %s\n", a.Range, n.Node, n.Verdict)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"time"
 
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,12 @@ type State struct {
 	// Previous holds the programs that the nodes have now, by node name.
 	Previous map[string]announce.Program
 
+	// Now is the time of the plan, and SpeakersSeen when each node's speaker was
+	// seen running last, by node name. Both are needed only to lose patience
+	// with a speaker that stays away: without them, it is always waited for.
+	Now          time.Time
+	SpeakersSeen map[string]time.Time
+
 	// LoadBalancerClass is the class that is ours; RequireClass leaves Services
 	// without a class to another controller.
 	LoadBalancerClass string
@@ -45,6 +52,9 @@ type Plan struct {
 	// Pools and Peers by name.
 	Pools []Pool
 	Peers []Peer
+	// Next is when another plan may differ though nothing else has changed; zero
+	// if time does not matter.
+	Next time.Time
 }
 
 // Service is what the plan says about a Service.
@@ -62,17 +72,22 @@ type Address struct {
 	// Problem is why the address is not announced by anybody, whatever the
 	// nodes; nil where the nodes decide.
 	Problem *Problem
-	// Nodes holds a verdict for each node that has or had a speaker, by node
-	// name. It is shared between addresses: read only.
-	Nodes []NodeVerdict
+	// BGP holds a verdict for each node that has or had a speaker, by node
+	// name. It is shared between addresses: read only. It is nil where the pool
+	// does not speak BGP.
+	BGP []NodeVerdict
+	// Layer2 is who answers on the LAN; nil where the pool does not speak Layer2.
+	Layer2 *Ownership
 
+	pool     *pool
+	service  *corev1.Service
 	foldable bool
 }
 
-// Announcers are the names of the nodes that announce the address.
-func (a *Address) Announcers() []string {
+// NextHops are the names of the nodes that announce the address by BGP.
+func (a *Address) NextHops() []string {
 	var names []string
-	for _, n := range a.Nodes {
+	for _, n := range a.BGP {
 		if n.Verdict.announces() {
 			names = append(names, n.Node)
 		}
@@ -97,13 +112,19 @@ func (p *Plan) LeaveOut(node string, ranges []announce.Range) []Service {
 		hit := false
 		for j := range s.Addresses {
 			a := &s.Addresses[j]
-			at := slices.IndexFunc(a.Nodes, func(n NodeVerdict) bool { return n.Node == node })
-			if at < 0 || !a.Nodes[at].Verdict.announces() || !set.Contains(a.From()) {
+			if !set.Contains(a.From()) {
 				continue
 			}
-			a.Nodes = slices.Clone(a.Nodes) // shared between addresses
-			a.Nodes[at].Verdict = NoRoom
-			hit = true
+			at := slices.IndexFunc(a.BGP, func(n NodeVerdict) bool { return n.Node == node })
+			if at >= 0 && a.BGP[at].Verdict.announces() {
+				a.BGP = slices.Clone(a.BGP) // shared between addresses
+				a.BGP[at].Verdict = NoRoom
+				hit = true
+			}
+			if a.Layer2.Owner() == node {
+				a.Layer2.verdict = NoRoom
+				hit = true
+			}
 		}
 		if hit {
 			concerned = append(concerned, *s)
@@ -143,6 +164,9 @@ const (
 	Deleting Verdict = "Deleting"
 	// NotReady: the node's Ready condition is not True.
 	NotReady Verdict = "NotReady"
+	// NoInterface: none of the node's interfaces has a subnet that holds the
+	// address, or is one of those that are named.
+	NoInterface Verdict = "NoInterface"
 	// NoPeer: no BGPPeer that takes the address selects the node.
 	NoPeer Verdict = "NoPeer"
 	// NoEndpoint: the Service sends traffic to local endpoints only, and the
@@ -156,6 +180,10 @@ const (
 	Retains Verdict = "Retains"
 	// Surplus: the pool's maxNextHops is reached without the node.
 	Surplus Verdict = "Surplus"
+	// Spare: the node could answer on the LAN.
+	Spare Verdict = "Spare"
+	// Standby: the node is one of the next that will answer on the LAN.
+	Standby Verdict = "Standby"
 	// NoRoom: the address does not fit into the node's program any more.
 	NoRoom Verdict = "NoRoom"
 	// Kept: a label or the pool's nodeSelector rules the node out, but it

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -49,9 +48,6 @@ func unsupportedInPeer(spec *v1alpha1.BGPPeerSpec) []Problem {
 
 func unsupportedInPool(spec *v1alpha1.AddressPoolSpec) []Problem {
 	var fields []string
-	if slices.Contains(spec.Protocols, v1alpha1.ProtocolLayer2) {
-		fields = append(fields, "spec.protocols: Layer2; addresses are announced by BGP only, if that is among the protocols")
-	}
 	if spec.Sharing == v1alpha1.SharingKeyAnyNamespace || spec.Sharing == v1alpha1.SharingPorts {
 		fields = append(fields, fmt.Sprintf("spec.sharing: %s; no address is shared", spec.Sharing))
 	}

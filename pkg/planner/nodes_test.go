@@ -32,7 +32,7 @@ import (
 func programOf(epoch int64, addresses ...string) announce.Program {
 	p := announce.Program{Epoch: epoch, Cluster: "c"}
 	for _, a := range addresses {
-		p.Groups = append(p.Groups, announce.Group{Pool: "lan", Addresses: []announce.Range{announce.Single(netip.MustParseAddr(a))}})
+		p.Groups = append(p.Groups, announce.Group{Pool: "lan", BGP: &announce.BGP{}, Addresses: []announce.Range{announce.Single(netip.MustParseAddr(a))}})
 	}
 	p.Normalize()
 	return p
@@ -209,7 +209,7 @@ func TestGainersAreWrittenFirst(t *testing.T) {
 
 func TestGains(t *testing.T) {
 	ranged := programOf(1, "203.0.113.1", "203.0.113.2", "203.0.113.3", "2001:db8::1")
-	edge := announce.Program{Groups: []announce.Group{{Addresses: []announce.Range{announce.Single(netip.MustParseAddr("255.255.255.255"))}}}}
+	edge := announce.Program{Groups: []announce.Group{{BGP: &announce.BGP{}, Addresses: []announce.Range{announce.Single(netip.MustParseAddr("255.255.255.255"))}}}}
 	for name, test := range map[string]struct {
 		next, previous announce.Program
 		want           bool
@@ -322,7 +322,7 @@ func TestWhatDoesNotFitIsLeftOutAndTold(t *testing.T) {
 	addr := netip.MustParseAddr("203.0.113.0")
 	for _, pool := range incompressible(announce.MaxEncoded + 50000) {
 		addr = addr.Next()
-		big.Groups = append(big.Groups, announce.Group{Pool: pool, Addresses: []announce.Range{announce.Single(addr)}})
+		big.Groups = append(big.Groups, announce.Group{Pool: pool, BGP: &announce.BGP{}, Addresses: []announce.Range{announce.Single(addr)}})
 		service.Addresses = append(service.Addresses, plan.Address{Range: announce.Single(addr), Nodes: []plan.NodeVerdict{{Node: "a", Verdict: plan.Announces}}})
 	}
 	big.Normalize()

@@ -56,7 +56,7 @@ func TestCompileGroups(t *testing.T) {
 		want   string
 	}{
 		"nothing":        {},
-		"only Layer 2":   {groups: []announce.Group{{Addresses: ranges("203.0.113.1")}}},
+		"only Layer 2":   {groups: []announce.Group{{Layer2: &announce.Layer2{}, Addresses: ranges("203.0.113.1")}}},
 		"nobody to tell": {groups: []announce.Group{{BGP: to(100), Addresses: ranges("203.0.113.1")}}},
 		"range and alone": {
 			groups: []announce.Group{{BGP: to(100, "a", "b"), Addresses: ranges("203.0.113.1-203.0.113.3", "203.0.113.9")}},

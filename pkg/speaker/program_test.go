@@ -13,7 +13,7 @@ func text(t testing.TB, epoch int64, addresses ...string) string {
 	t.Helper()
 	p := announce.Program{Epoch: epoch}
 	if len(addresses) > 0 {
-		p.Groups = []announce.Group{{Pool: "p", Addresses: ranges(addresses...)}}
+		p.Groups = []announce.Group{{Pool: "p", BGP: &announce.BGP{}, Addresses: ranges(addresses...)}}
 	}
 	p.Normalize()
 	value, err := announce.Encode(p)

@@ -32,6 +32,9 @@ const (
 	NodeRouterID = GroupName + "/router-id"
 	// NodeSourceAddress is the local address of the node's BGP sessions.
 	NodeSourceAddress = GroupName + "/source-address"
+	// NodeLayer2Interfaces is a comma-separated list like spec.layer2.interfaces
+	// of an AddressPool; it wins over that on the node.
+	NodeLayer2Interfaces = GroupName + "/layer2-interfaces"
 	// NodeDrain ("true") moves all announcements away for planned maintenance.
 	NodeDrain = GroupName + "/drain"
 )

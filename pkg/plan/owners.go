@@ -1,0 +1,393 @@
+package plan
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+)
+
+const (
+	// maxStandbys is how many nodes stand by for an address.
+	maxStandbys = 2
+	// maxPartners bounds the nodes that stand by for any address of one owner,
+	// so that the adjacencies of a node do not grow with the cluster.
+	maxPartners = 3
+)
+
+// Ownership is who announces an address on the LAN.
+type Ownership struct {
+	// Candidates are the names of the owner and, in order, of those that stand
+	// by; none if nobody can own the address.
+	Candidates []string
+	// Conflict is the owner's report that somebody else claims the address.
+	Conflict *announce.Conflict
+	// Claimant is the node of the cluster that the Conflict's MAC is of; empty
+	// if it is of none.
+	Claimant string
+
+	// standing of the nodes, shared between addresses: read only. Spare means
+	// that the node could own the address.
+	standing *standing
+	owner    int // index of the node, -1 if there is none
+	verdict  Verdict
+}
+
+// Owner is the name of the owner; empty if there is none.
+func (o *Ownership) Owner() string {
+	if o == nil || len(o.Candidates) == 0 {
+		return ""
+	}
+	return o.Candidates[0]
+}
+
+// Nodes holds a verdict for each node that has or had a speaker, by node name.
+func (o *Ownership) Nodes() []NodeVerdict {
+	if o == nil {
+		return nil
+	}
+	verdicts := slices.Clone(o.standing.verdicts)
+	for i := range verdicts {
+		v := &verdicts[i]
+		switch {
+		case i == o.owner:
+			v.Verdict = o.verdict
+		case slices.Contains(o.Candidates, v.Node):
+			v.Verdict = Standby
+		}
+	}
+	return verdicts
+}
+
+// standing is which nodes could own an address.
+type standing struct {
+	verdicts []NodeVerdict // parallel to the nodes
+	spare    []int         // indexes of the nodes that could
+	partners map[int][]int // of an owner; see partnersOf
+}
+
+func newStanding(verdicts []NodeVerdict) *standing {
+	s := &standing{verdicts: verdicts, partners: make(map[int][]int)}
+	for i, v := range verdicts {
+		if v.Verdict == Spare {
+			s.spare = append(s.spare, i)
+		}
+	}
+	return s
+}
+
+// standingKey tells apart the addresses that different nodes could own.
+type standingKey struct {
+	pool    *pool
+	segment string
+}
+
+// standing judges the nodes for one address of a Service on the LAN.
+func (c *computation) standing(svc *corev1.Service, addr netip.Addr, p *pool) *standing {
+	key := standingKey{p, c.segments.of(addr)}
+	s := c.standings[key]
+	if s == nil {
+		verdicts := make([]NodeVerdict, len(c.nodes))
+		for i, n := range c.nodes {
+			verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: p.judgeOnLAN(n, addr)}
+		}
+		s = newStanding(verdicts)
+		c.standings[key] = s
+	}
+	local := localTraffic(svc) || p.withEndpoints
+	if !local && !p.former() {
+		return s
+	}
+	verdicts := slices.Clone(s.verdicts)
+	if local {
+		c.requireEndpoints(verdicts, svc)
+	}
+	if p.former() {
+		// Where the pool is gone, nobody knows which other nodes were meant.
+		candidates := c.past[addr].layer2.Candidates
+		for i := range verdicts {
+			if v := &verdicts[i]; v.Verdict == Spare && !slices.Contains(candidates, v.Node) {
+				v.Verdict = NotSelected
+			}
+		}
+	}
+	return newStanding(verdicts)
+}
+
+func (p *pool) judgeOnLAN(n *node, addr netip.Addr) Verdict {
+	switch {
+	case p.object != nil && !selects(p.object.Spec.NodeSelector, n.object.Labels):
+		return NotSelected
+	case n.verdict != "":
+		return n.verdict
+	case !n.lan.has(n.lan.effective(p.layer2.interfaces), addr):
+		return NoInterface
+	case n.speaker == speakerAway:
+		return SpeakerAway
+	}
+	return Spare
+}
+
+// assignOwners decides who owns the addresses: first those that stay with their
+// owners, then, evenly, the others.
+func (c *computation) assignOwners(services []Service) {
+	c.owned = make([]int, len(c.nodes))
+	c.ownedIn = make(map[string]int)
+	c.coverage = make(map[[2]int]int)
+	var all, open []*Address
+	for i := range services {
+		for j := range services[i].Addresses {
+			a := &services[i].Addresses[j]
+			if a.Layer2 == nil {
+				continue
+			}
+			all = append(all, a)
+			if !c.keepOwner(a) {
+				open = append(open, a)
+			}
+		}
+	}
+	for _, a := range open {
+		c.chooseOwner(a)
+	}
+	open = open[:0]
+	for _, a := range all {
+		if a.Layer2.owner >= 0 && !c.keepStandbys(a) {
+			open = append(open, a)
+		}
+	}
+	for _, a := range open {
+		c.chooseStandbys(a)
+	}
+	for _, a := range all {
+		c.noteConflict(a)
+	}
+}
+
+// keepOwner leaves the address with its owner, if that can go on.
+func (c *computation) keepOwner(a *Address) bool {
+	o := a.Layer2
+	i, known := c.indexes[c.past[a.From()].owner()]
+	if !known {
+		return false
+	}
+	others := len(o.standing.spare) > 0
+	switch v := o.standing.verdicts[i].Verdict; v {
+	case Spare:
+		c.give(a, i, Announces)
+	case SpeakerAway:
+		// A restart is not noticed; a speaker that stays away is.
+		if others && !c.patientWith(i) {
+			return false
+		}
+		c.give(a, i, Retains)
+	case NotSelected, Excluded, NoInterface:
+		if others {
+			return false
+		}
+		c.give(a, i, Kept)
+	default:
+		return false
+	}
+	return true
+}
+
+func (p past) owner() string {
+	if p.layer2 == nil {
+		return ""
+	}
+	return p.layer2.Candidates[0]
+}
+
+// give makes the i-th node the owner.
+func (c *computation) give(a *Address, i int, v Verdict) {
+	o := a.Layer2
+	o.owner, o.verdict = i, v
+	o.Candidates = []string{c.nodes[i].object.Name}
+	c.owned[i]++
+	c.ownedIn[c.nodes[i].zone()]++
+}
+
+// chooseOwner gives the address to the node with the fewest addresses; among
+// equals to one in the zone with the fewest, then to one that stood by.
+func (c *computation) chooseOwner(a *Address) {
+	o := a.Layer2
+	if len(o.standing.spare) == 0 {
+		return
+	}
+	var before []string
+	if p := c.past[a.From()].layer2; p != nil {
+		before = p.Candidates
+	}
+	rank := func(i int) int {
+		if at := slices.Index(before, c.nodes[i].object.Name); at >= 0 {
+			return at
+		}
+		return len(before)
+	}
+	c.give(a, slices.MinFunc(o.standing.spare, func(x, y int) int {
+		return cmp.Or(
+			cmp.Compare(c.owned[x], c.owned[y]),
+			cmp.Compare(c.ownedIn[c.nodes[x].zone()], c.ownedIn[c.nodes[y].zone()]),
+			cmp.Compare(rank(x), rank(y)),
+			cmp.Compare(x, y))
+	}), Announces)
+}
+
+// keepStandbys leaves the standbys of an address as they are, if its owner is
+// still the same and all of them, as many as there can be, can go on.
+func (c *computation) keepStandbys(a *Address) bool {
+	o, before := a.Layer2, c.past[a.From()].layer2
+	if before == nil || before.Candidates[0] != o.Owner() {
+		return false
+	}
+	standbys := before.Candidates[1:]
+	possible := len(o.standing.spare)
+	if o.verdict == Announces {
+		possible-- // the owner itself
+	}
+	if len(standbys) != min(maxStandbys, possible) {
+		return false
+	}
+	partners := o.standing.partnersOf(o.owner, c.nodes)
+	for _, name := range standbys {
+		if i, known := c.indexes[name]; !known || !slices.Contains(partners, i) {
+			return false
+		}
+	}
+	for _, name := range standbys {
+		c.standBy(a, c.indexes[name])
+	}
+	return true
+}
+
+// chooseStandbys chooses among the owner's partners, so that each of them is
+// the first one equally often: that evens out the load after a failure.
+func (c *computation) chooseStandbys(a *Address) {
+	o := a.Layer2
+	partners := slices.Clone(o.standing.partnersOf(o.owner, c.nodes))
+	for range min(maxStandbys, len(partners)) {
+		next := slices.MinFunc(partners, func(x, y int) int {
+			return cmp.Compare(c.coverage[[2]int{o.owner, x}], c.coverage[[2]int{o.owner, y}])
+		})
+		c.standBy(a, next)
+		partners = slices.DeleteFunc(partners, func(i int) bool { return i == next })
+	}
+}
+
+func (c *computation) standBy(a *Address, i int) {
+	o := a.Layer2
+	if len(o.Candidates) == 1 {
+		c.coverage[[2]int{o.owner, i}]++
+	}
+	o.Candidates = append(o.Candidates, c.nodes[i].object.Name)
+}
+
+// partnersOf are the nodes that stand by for an owner: the next ones in the
+// ring of all that could, those of other zones first.
+func (s *standing) partnersOf(owner int, nodes []*node) []int {
+	if known, ok := s.partners[owner]; ok {
+		return known
+	}
+	at, _ := slices.BinarySearch(s.spare, owner)
+	var near, far []int
+	for k := range s.spare {
+		i := s.spare[(at+k)%len(s.spare)]
+		switch {
+		case i == owner:
+		case nodes[i].zone() == nodes[owner].zone():
+			near = append(near, i)
+		default:
+			far = append(far, i)
+		}
+	}
+	partners := append(far, near...)
+	partners = partners[:min(maxPartners, len(partners))]
+	s.partners[owner] = partners
+	return partners
+}
+
+// noteConflict takes over what the owner reports.
+func (c *computation) noteConflict(a *Address) {
+	o := a.Layer2
+	if o.owner < 0 {
+		return
+	}
+	conflicts := c.nodes[o.owner].report.Conflicts
+	at := slices.IndexFunc(conflicts, func(x announce.Conflict) bool { return x.Address == a.From() })
+	if at < 0 {
+		return
+	}
+	o.Conflict = &conflicts[at]
+	if i, ours := c.macs[o.Conflict.MAC]; ours {
+		o.Claimant = c.nodes[i].object.Name
+	}
+}
+
+// lanKey tells apart the addresses that are announced differently on the LAN.
+type lanKey struct {
+	pool                *pool
+	candidates          string
+	probe               bool
+	healthCheckNodePort uint16
+}
+
+// putOnLAN enters the address into the programs of its candidates.
+func (c *computation) putOnLAN(a *Address) {
+	o := a.Layer2
+	if o == nil || len(o.Candidates) == 0 {
+		return
+	}
+	key := lanKey{pool: a.pool, candidates: strings.Join(o.Candidates, "\n")}
+	// The first owner asks whether the address is in use; one that takes it
+	// over must not, for the previous one may answer.
+	if before := c.past[a.From()].layer2; before == nil {
+		key.probe = true
+	} else {
+		key.probe = before.Probe && before.Candidates[0] == o.Owner()
+	}
+	if localTraffic(a.service) {
+		key.healthCheckNodePort = uint16(a.service.Spec.HealthCheckNodePort)
+	}
+	b := c.lanBuckets[key]
+	if b == nil {
+		b = &lanBucket{candidates: o.Candidates}
+		c.lanBuckets[key] = b
+	}
+	b.addresses.Add(a.From())
+}
+
+// lanGroups enters the buckets of the LAN into the nodes' groups, and into known the
+// nodes that each program has to speak of.
+func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool) {
+	for key, b := range c.lanBuckets {
+		ranges := rangesOf(&b.addresses)
+		for _, member := range b.candidates {
+			i := c.indexes[member]
+			groups[i] = append(groups[i], announce.Group{
+				Pool: key.pool.name,
+				Layer2: &announce.Layer2{
+					Candidates: b.candidates,
+					Interfaces: c.nodes[i].lan.effective(key.pool.layer2.interfaces),
+					Probe:      key.probe,
+				},
+				HealthCheckNodePort: key.healthCheckNodePort,
+				Addresses:           ranges,
+			})
+			for _, other := range b.candidates {
+				known[i][c.indexes[other]] = true
+			}
+		}
+	}
+	for i, n := range c.nodes {
+		for _, conflict := range n.report.Conflicts {
+			if other, ours := c.macs[conflict.MAC]; ours {
+				known[i][other] = true
+			}
+		}
+	}
+}
