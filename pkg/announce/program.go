@@ -255,6 +255,12 @@ func (p *Program) Announces(node string, addr netip.Addr) bool {
 	})
 }
 
+// Owns reports whether the program, as that of the named node, makes it answer
+// for the address on the LAN.
+func (p *Program) Owns(node string, addr netip.Addr) bool {
+	return slices.ContainsFunc(p.Groups, func(g Group) bool { return g.Layer2.OwnedBy(node) && g.Contains(addr) })
+}
+
 // OwnedBy reports whether the node is the owner. Nobody owns what is not
 // announced on the LAN.
 func (l *Layer2) OwnedBy(node string) bool {

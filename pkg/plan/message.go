@@ -33,6 +33,24 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 	return announced, reason, strings.Join(messages, "; ")
 }
 
+// Warnings are what other hosts on the LAN do to the Service's addresses, for
+// Events.
+func (s *Service) Warnings() []Problem {
+	var out []Problem
+	for i := range s.Addresses {
+		a := &s.Addresses[i]
+		if a.Layer2 == nil || a.Layer2.Conflict == nil {
+			continue
+		}
+		reason, message := "AddressClaimed", strings.Join(a.Layer2.warnings(), "; ")
+		if problem := a.Layer2.problem(); problem != nil && a.Layer2.Conflict.Held {
+			reason, message = problem.Reason, problem.Message
+		}
+		out = append(out, Problem{reason, fmt.Sprintf("%s: %s", a.Range, message)})
+	}
+	return out
+}
+
 // success says who announces the address, and what is not as it should be.
 func (a *Address) success() string {
 	var parts []string

@@ -42,7 +42,7 @@ const (
 
 // judgeNodes returns the nodes that have or had a speaker, by name.
 func judgeNodes(s *State) []*node {
-	alive := aliveSpeakers(s)
+	alive := s.AliveSpeakers()
 	var nodes []*node
 	for _, object := range s.Nodes {
 		n := &node{object: object, previous: s.Previous[object.Name]}
@@ -90,8 +90,8 @@ func (c *computation) patientWith(i int) bool {
 	return true
 }
 
-// aliveSpeakers are the names of the nodes whose speaker runs.
-func aliveSpeakers(s *State) map[string]bool {
+// AliveSpeakers are the names of the nodes whose speaker runs.
+func (s *State) AliveSpeakers() map[string]bool {
 	alive := make(map[string]bool)
 	for _, pod := range s.SpeakerPods {
 		if pod.DeletionTimestamp == nil && podReady(pod) {

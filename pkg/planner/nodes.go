@@ -42,6 +42,8 @@ type nodeWriter struct {
 	// gainersFail is since when writes to nodes that gain addresses fail; zero
 	// while they do not. Only write uses it.
 	gainersFail time.Time
+	// handovers holds back losers of addresses on the LAN. Only write uses it.
+	handovers handovers
 
 	mu    sync.Mutex
 	known map[string]knownProgram // by node name
@@ -127,13 +129,16 @@ func version(resourceVersion string) uint64 {
 // write brings the plan's programs into the Nodes: first to those that gain
 // addresses, then to those that only lose some, so that an address that moves
 // is announced all the time. Failures of one node do not hold up the others for
-// long.
-func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *plan.Plan) error {
+// long. again is how long writes wait that are to follow even if nothing else
+// changes; 0 if there are none.
+func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *plan.Plan) (again time.Duration, err error) {
 	var (
 		gainers, losers []pendingWrite
 		errs            []error
 	)
+	byName := make(map[string]*corev1.Node, len(nodes))
 	for _, n := range nodes {
+		byName[n.Name] = n
 		program, ok := result.Programs[n.Name]
 		if !ok {
 			continue
@@ -158,14 +163,14 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 				continue
 			}
 		}
-		pending := pendingWrite{node: n, value: value, program: fitted}
-		if gains(&fitted, &previous) {
+		pending := pendingWrite{node: n, value: value, program: fitted, previous: previous}
+		if gains(n.Name, &fitted, &previous) {
 			gainers = append(gainers, pending)
 		} else {
 			losers = append(losers, pending)
 		}
 	}
-	err := w.writeAll(ctx, gainers)
+	err = w.writeAll(ctx, gainers)
 	errs = append(errs, err)
 	if err == nil {
 		w.gainersFail = time.Time{}
@@ -175,24 +180,49 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 	// A withdrawal waits for the announcement elsewhere, but not for long: one
 	// node that cannot be written must not keep the others from withdrawing.
 	if err == nil || time.Since(w.gainersFail) > losersPatience {
-		errs = append(errs, w.writeAll(ctx, losers))
+		var due []pendingWrite
+		for _, pending := range losers {
+			switch wait := w.handovers.wait(pending.node, &pending.previous, result.Programs, byName, w.epoch); {
+			case wait == 0:
+				due = append(due, pending)
+			case again == 0 || wait < again:
+				again = wait
+			}
+		}
+		errs = append(errs, w.writeAll(ctx, due))
 	}
-	return errors.Join(errs...)
+	return again, errors.Join(errs...)
+}
+
+// epoch is that of the program that was written to the node last.
+func (w *nodeWriter) epoch(node string) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known[node].program.Epoch
 }
 
 // pendingWrite is a program on its way into a Node.
 type pendingWrite struct {
-	node    *corev1.Node
-	value   string
-	program announce.Program
+	node              *corev1.Node
+	value             string
+	program, previous announce.Program
 }
 
-// gains reports whether next announces an address that previous does not.
-func gains(next, previous *announce.Program) bool {
-	for _, g := range next.Groups {
+// gains reports whether next makes the node announce an address, by BGP or on
+// the LAN, that previous does not.
+func gains(node string, next, previous *announce.Program) bool {
+	for i := range next.Groups {
+		g := &next.Groups[i]
+		had := previous.Announces
+		switch {
+		case g.Layer2.OwnedBy(node):
+			had = previous.Owns
+		case g.BGP == nil:
+			continue // it stands by
+		}
 		for _, r := range g.Addresses {
 			for addr := r.From(); ; addr = addr.Next() {
-				if !previous.Contains(addr) {
+				if !had(node, addr) {
 					return true
 				}
 				if addr == r.To() {

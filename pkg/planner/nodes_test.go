@@ -103,7 +103,7 @@ func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	w := newNodeWriter(fake.NewClientset(nodeAt("", "a"), nodeAt("", "b")))
 	nodes := []*corev1.Node{nodeAt("1", "a"), nodeAt("1", "b")}
 	result := &plan.Plan{Programs: map[string]announce.Program{"a": programOf(0, "203.0.113.1"), "b": programOf(0)}}
-	if err := w.write(t.Context(), nodes, result); err != nil {
+	if _, err := w.write(t.Context(), nodes, result); err != nil {
 		t.Fatal(err)
 	}
 	w.programs([]*corev1.Node{nodeAt("2", "b", w.known["b"].value)})
@@ -127,7 +127,7 @@ func TestWroteTellsOurProgramsFromOthers(t *testing.T) {
 		return false, nil, nil
 	})
 	result := &plan.Plan{Programs: map[string]announce.Program{"a": programOf(0, "203.0.113.1")}}
-	if err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
+	if _, err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
 		t.Fatal(err)
 	}
 	value := w.known["a"].value
@@ -192,7 +192,7 @@ func TestGainersAreWrittenFirst(t *testing.T) {
 	written := recordWrites(client)
 	w := newNodeWriter(client)
 	w.programs(nodes)
-	if err := w.write(t.Context(), nodes, &plan.Plan{Programs: programs}); err != nil {
+	if _, err := w.write(t.Context(), nodes, &plan.Plan{Programs: programs}); err != nil {
 		t.Fatal(err)
 	}
 	order := written()
@@ -225,7 +225,7 @@ func TestGains(t *testing.T) {
 		"the last again":    {edge, edge, false},
 		"without a program": {ranged, announce.Program{}, true},
 	} {
-		if got := gains(&test.next, &test.previous); got != test.want {
+		if got := gains("a", &test.next, &test.previous); got != test.want {
 			t.Errorf("%s: %t; want %t", name, got, test.want)
 		}
 	}
@@ -255,7 +255,7 @@ func TestEpochsGrow(t *testing.T) {
 			last := test.over
 			for _, address := range []string{"203.0.113.1", "203.0.113.2"} {
 				result := &plan.Plan{Programs: map[string]announce.Program{"a": programOf(0, address)}}
-				if err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
+				if _, err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
 					t.Fatal(err)
 				}
 				p, err := announce.Decode(w.known["a"].value)
@@ -301,7 +301,7 @@ func TestOneNodeDoesNotHoldUpTheOthers(t *testing.T) {
 		return false, nil, nil
 	})
 	w := newNodeWriter(client)
-	err := w.write(t.Context(), nodes, &plan.Plan{Programs: map[string]announce.Program{
+	_, err := w.write(t.Context(), nodes, &plan.Plan{Programs: map[string]announce.Program{
 		"a": tooLarge,
 		"b": programOf(0, "203.0.113.1"),
 		"c": programOf(0, "203.0.113.1"), // is written
@@ -323,7 +323,7 @@ func TestWhatDoesNotFitIsLeftOutAndTold(t *testing.T) {
 	for _, pool := range incompressible(announce.MaxEncoded + 50000) {
 		addr = addr.Next()
 		big.Groups = append(big.Groups, announce.Group{Pool: pool, BGP: &announce.BGP{}, Addresses: []announce.Range{announce.Single(addr)}})
-		service.Addresses = append(service.Addresses, plan.Address{Range: announce.Single(addr), Nodes: []plan.NodeVerdict{{Node: "a", Verdict: plan.Announces}}})
+		service.Addresses = append(service.Addresses, plan.Address{Range: announce.Single(addr), BGP: []plan.NodeVerdict{{Node: "a", Verdict: plan.Announces}}})
 	}
 	big.Normalize()
 	if _, err := announce.Encode(big); !errors.Is(err, announce.ErrTooLarge) {
@@ -332,7 +332,7 @@ func TestWhatDoesNotFitIsLeftOutAndTold(t *testing.T) {
 	node := nodeAt("1", "a")
 	w := newNodeWriter(fake.NewClientset(node))
 	result := &plan.Plan{Programs: map[string]announce.Program{"a": big}, Services: []plan.Service{service}}
-	if err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
+	if _, err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
 		t.Fatal(err)
 	}
 	first := w.known["a"]
@@ -343,7 +343,7 @@ func TestWhatDoesNotFitIsLeftOutAndTold(t *testing.T) {
 		t.Errorf("the condition says %t, %s", announced, reason)
 	}
 	// The same plan again writes nothing.
-	if err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
+	if _, err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
 		t.Fatal(err)
 	}
 	if again := w.known["a"]; again.program.Epoch != first.program.Epoch {
@@ -398,7 +398,7 @@ func TestLosersWaitForGainersForAWhile(t *testing.T) {
 		w := newNodeWriter(client)
 		w.programs(nodes)
 		for range 2 {
-			if err := w.write(t.Context(), nodes, move); err == nil {
+			if _, err := w.write(t.Context(), nodes, move); err == nil {
 				t.Error("no error, though a write failed")
 			}
 			if slices.Contains(written(), "from") {
@@ -407,13 +407,69 @@ func TestLosersWaitForGainersForAWhile(t *testing.T) {
 			time.Sleep(losersPatience / 2)
 		}
 		time.Sleep(losersPatience)
-		_ = w.write(t.Context(), nodes, move) // its error is that of "to"
+		_, _ = w.write(t.Context(), nodes, move) // its error is that of "to"
 		if !slices.Contains(written(), "from") {
 			t.Error("the withdrawal waits for ever")
 		}
 		broken = false
-		if err := w.write(t.Context(), nodes, move); err != nil {
+		if _, err := w.write(t.Context(), nodes, move); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// onLAN is the program of a node for addresses that the owner owns.
+func onLAN(epoch int64, owner string, addresses ...string) announce.Program {
+	p := programOf(epoch, addresses...)
+	p.Nodes = []announce.Node{{Name: "a"}, {Name: "b"}}
+	for i := range p.Groups {
+		p.Groups[i].BGP = nil
+		p.Groups[i].Layer2 = &announce.Layer2{Candidates: []string{owner}}
+	}
+	p.Normalize()
+	return p
+}
+
+// TestLoserWaitsForTheGainersReport: an address that moves on the LAN is taken
+// from the old owner when the new one reports that it answers, or after a second.
+func TestLoserWaitsForTheGainersReport(t *testing.T) {
+	for name, test := range map[string]struct {
+		reports bool
+		after   time.Duration
+	}{
+		"reported": {reports: true},
+		"silent":   {after: handoverPatience},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := nodeAt("1", "a", encoded(t, onLAN(1, "a", "203.0.113.1", "203.0.113.2")))
+				b := nodeAt("1", "b", encoded(t, onLAN(1, "b")))
+				client := fake.NewClientset(a, b)
+				written := recordWrites(client)
+				w := newNodeWriter(client)
+				nodes := []*corev1.Node{a, b}
+				w.programs(nodes)
+				moved := &plan.Plan{Programs: map[string]announce.Program{
+					"a": onLAN(0, "a", "203.0.113.1"), "b": onLAN(0, "b", "203.0.113.2"),
+				}}
+				again, err := w.write(t.Context(), nodes, moved)
+				if err != nil || again != handoverPatience {
+					t.Fatalf("again after %v, error %v; want %v", again, err, handoverPatience)
+				}
+				if got := written(); !slices.Equal(got, []string{"b"}) {
+					t.Fatalf("wrote %v, want the gainer only", got)
+				}
+				if test.reports {
+					b.Annotations[v1alpha1.NodeSpeaker] = fmt.Sprintf(`{"epoch":%d}`, w.known["b"].program.Epoch)
+				}
+				time.Sleep(test.after)
+				if again, err = w.write(t.Context(), nodes, moved); err != nil || again != 0 {
+					t.Fatalf("again after %v, error %v; want none", again, err)
+				}
+				if got := written(); !slices.Equal(got, []string{"b", "a"}) {
+					t.Errorf("wrote %v, want the loser, too", got)
+				}
+			})
+		})
+	}
 }

@@ -3,6 +3,7 @@ package planner
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,6 +30,9 @@ type planner struct {
 	statuses *statusWriter
 	// changed has a token when a plan may be out of date.
 	changed chan struct{}
+	// seen is when each node's speaker was seen running last, by node name. Only
+	// plan uses it.
+	seen map[string]time.Time
 }
 
 // Run plans until the context ends; it returns nil then. It blocks, and may be
@@ -105,44 +109,83 @@ func (p *planner) work(ctx context.Context) error {
 	klog.InfoS("Planning", "cluster", cluster)
 	p.nodes.forget()
 	p.statuses.forget()
+	recorder, stopEvents := recordEvents(p.client)
+	defer stopEvents()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.statuses.run(ctx) })
 	group.Go(func() error {
 		p.wake()
-		p.plan(ctx, cluster)
+		p.plan(ctx, cluster, newNotices(recorder))
 		return nil
 	})
 	return group.Wait()
 }
 
 // plan computes and writes a plan for each change, until the context ends.
-func (p *planner) plan(ctx context.Context, cluster string) {
+func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 	var pace pace
+	// A new leader has patience with all speakers from now on.
+	p.seen = make(map[string]time.Time)
+	later := time.NewTimer(time.Hour)
+	defer later.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.changed:
+		case <-later.C:
 		}
+		later.Stop()
 		started := time.Now()
 		state := p.objects.state()
 		state.Cluster = cluster
 		state.LoadBalancerClass, state.RequireClass = p.config.LoadBalancerClass, p.config.RequireClass
 		state.Previous = p.nodes.programs(state.Nodes)
+		p.lookForSpeakers(state)
 		result := plan.Compute(state)
 		planDuration.Observe(time.Since(started).Seconds())
 
-		if err := p.nodes.write(ctx, state.Nodes, result); err != nil && ctx.Err() == nil {
+		again, err := p.nodes.write(ctx, state.Nodes, result)
+		if err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Not all nodes have their announcements; trying again")
 			nodeWriteErrors.Inc()
 			p.wake()
 			pace.failed()
 		}
+		if !result.Next.IsZero() {
+			if wait := max(time.Until(result.Next), time.Millisecond); again == 0 || wait < again {
+				again = wait
+			}
+		}
+		if again > 0 {
+			later.Reset(again)
+		}
 		p.statuses.set(result)
+		notices.tell(result, state.Services)
 		if !pace.wait(ctx, len(p.changed) > 0) {
 			return
 		}
 	}
+}
+
+// lookForSpeakers tells the state the time, and how long each speaker has been
+// away.
+func (p *planner) lookForSpeakers(state *plan.State) {
+	state.Now = time.Now()
+	alive := state.AliveSpeakers()
+	for _, n := range state.Nodes {
+		if _, known := p.seen[n.Name]; !known || alive[n.Name] {
+			p.seen[n.Name] = state.Now
+		}
+	}
+	if len(p.seen) > len(state.Nodes) {
+		present := make(map[string]bool, len(state.Nodes))
+		for _, n := range state.Nodes {
+			present[n.Name] = true
+		}
+		maps.DeleteFunc(p.seen, func(name string, _ time.Time) bool { return !present[name] })
+	}
+	state.SpeakersSeen = p.seen
 }
 
 // clusterUID is the UID of the namespace kube-system, which names the cluster.

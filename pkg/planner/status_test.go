@@ -117,7 +117,7 @@ func planned(node string, services ...string) *plan.Plan {
 	for _, name := range services {
 		p.Services = append(p.Services, plan.Service{Namespace: "default", Name: name, Addresses: []plan.Address{{
 			Range: announce.Single(netip.MustParseAddr("203.0.113.1")),
-			Nodes: []plan.NodeVerdict{{Node: node, Verdict: plan.Announces}},
+			BGP:   []plan.NodeVerdict{{Node: node, Verdict: plan.Announces}},
 		}}})
 	}
 	return p
