@@ -39,8 +39,7 @@ type Interface struct {
 	NoCarrier bool `json:"noCarrier,omitempty"`
 }
 
-// Reach is the interface through which the node reaches a target on one of its
-// links.
+// Reach is the interface through which the node's kernel reaches a target.
 type Reach struct {
 	Target    netip.Addr `json:"target"`
 	Interface string     `json:"interface,omitempty"`

@@ -33,6 +33,8 @@ type client struct {
 	rest      rest.Interface
 	node      string
 	namespace string
+	// tokenFile holds the ServiceAccount token, if there is one.
+	tokenFile string
 }
 
 func newClient(kubeconfig, node, namespace, version string) (*client, error) {
@@ -58,7 +60,7 @@ func newClient(kubeconfig, node, namespace, version string) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client configuration: %w", err)
 	}
-	return &client{rest: r, node: node, namespace: namespace}, nil
+	return &client{rest: r, node: node, namespace: namespace, tokenFile: config.BearerTokenFile}, nil
 }
 
 // noticeDeadConnections makes HTTP/2 ping an idle connection after 5 s and give

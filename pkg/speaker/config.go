@@ -27,16 +27,19 @@ type Config struct {
 	// empty serves nothing.
 	MetricsBindAddress string
 
-	// StateDir, KubeProxyHealthz, RestartGrace, Datapath, DatapathTable,
-	// DatapathMark and Cleanup belong to parts that this version does not have;
-	// see Validate.
-	StateDir         string
+	// StateDir is where the last program is kept; empty keeps none.
+	StateDir string
+	// KubeProxyHealthz is the URL of kube-proxy's health check, which is asked
+	// after a boot; empty does not ask.
 	KubeProxyHealthz string
-	RestartGrace     time.Duration
-	Datapath         []string
-	DatapathTable    int
-	DatapathMark     uint32
-	Cleanup          bool
+
+	// RestartGrace, Datapath, DatapathTable, DatapathMark and Cleanup belong to
+	// parts that this version does not have; see Validate.
+	RestartGrace  time.Duration
+	Datapath      []string
+	DatapathTable int
+	DatapathMark  uint32
+	Cleanup       bool
 }
 
 // Defaults of the flags.
@@ -48,8 +51,7 @@ const (
 )
 
 // Validate finds all that is wrong with the configuration. A setting that asks
-// for something that this version does not do is an error, never ignored, but
-// for two whose absence only means less: StateDir and KubeProxyHealthz.
+// for something that this version does not do is an error, never ignored.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.NodeName == "" {
@@ -60,6 +62,9 @@ func (c *Config) Validate() error {
 	}
 	if c.BGPListenPort != -1 && (c.BGPListenPort < 1 || c.BGPListenPort > 65535) {
 		errs = append(errs, fmt.Errorf("--bgp-listen-port %d is neither a port nor -1", c.BGPListenPort))
+	}
+	if err := validateGateURL(c.KubeProxyHealthz); err != nil {
+		errs = append(errs, err)
 	}
 	notYet := func(set bool, flag string) {
 		if set {

@@ -1,19 +1,15 @@
 package speaker
 
 import (
-	"context"
-	"fmt"
-	"net"
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"k8s.io/klog/v2"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
 )
 
 // Bounds of a report.
@@ -26,9 +22,13 @@ const (
 type link struct {
 	index    int
 	name     string
+	kind     string
 	mac      string
 	up       bool
+	carrier  bool
 	loopback bool
+	noARP    bool
+	master   string // of a bond or bridge that it is a member of
 }
 
 type address struct {
@@ -41,6 +41,19 @@ type address struct {
 
 // passing are the flags of an IPv6 address that is no next hop.
 const passing = unix.IFA_F_TEMPORARY | unix.IFA_F_DEPRECATED | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
+
+// ipvsInterface is where kube-proxy binds the addresses of Services in its IPVS
+// mode.
+const ipvsInterface = "kube-ipvs0"
+
+// inventory is what the kernel has.
+type inventory struct {
+	// nics are the interfaces that could announce, and links all of them.
+	nics  []nic
+	links []layer2.Interface
+	// bound are the addresses that kube-proxy has bound, in its IPVS mode.
+	bound []netip.Addr
+}
 
 // nic is an interface that could announce.
 type nic struct {
@@ -58,16 +71,51 @@ func reported(nics []nic) []announce.Interface {
 	return out
 }
 
+// takeStock sorts what the kernel tells.
+func takeStock(links []link, addresses []address) inventory {
+	out := inventory{nics: announcing(links, addresses)}
+	for _, l := range links {
+		if l.loopback {
+			continue
+		}
+		if l.name == ipvsInterface {
+			for _, a := range addresses {
+				if a.link == l.index {
+					out.bound = append(out.bound, a.prefix.Addr())
+				}
+			}
+			continue
+		}
+		i := layer2.Interface{Index: l.index, Name: l.name, Carrier: l.up && l.carrier, Master: l.master, NoARP: l.noARP}
+		i.MAC, _ = announce.ParseMAC(l.mac) // zero if it is none of Ethernet
+		for _, a := range addresses {
+			if a.link == l.index {
+				i.Prefixes = append(i.Prefixes, a.prefix)
+			}
+		}
+		slices.SortFunc(i.Prefixes, netip.Prefix.Compare)
+		out.links = append(out.links, i)
+	}
+	slices.SortFunc(out.links, func(a, b layer2.Interface) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(out.bound, netip.Addr.Compare)
+	return out
+}
+
+// withoutAddress are the kinds of interfaces that could announce, if they are
+// named, though the node has no address there. It leaves out the interfaces of
+// Pods and tunnels.
+var withoutAddress = []string{"device", "bond", "bridge", "team", "vlan", "macvlan"}
+
 // announcing are the interfaces that could announce: those that are up and have
-// a global address with a subnet. That leaves out the interfaces of Pods, which
-// have no address on the node, and those that carry single addresses.
+// a global address with a subnet, and others of a kind that is connected to a
+// LAN.
 func announcing(links []link, addresses []address) []nic {
 	var out []nic
 	for _, l := range links {
-		if !l.up || l.loopback {
+		if !l.up || l.loopback || l.master != "" || l.name == ipvsInterface {
 			continue
 		}
-		i := nic{Interface: announce.Interface{Name: l.name, MAC: l.mac}, index: l.index}
+		i := nic{Interface: announce.Interface{Name: l.name, MAC: l.mac, NoCarrier: !l.carrier}, index: l.index}
 		for _, a := range addresses {
 			if a.link == l.index && a.prefix.Addr().IsGlobalUnicast() && a.prefix.Bits() < a.prefix.Addr().BitLen() {
 				i.Prefixes = append(i.Prefixes, a.prefix)
@@ -79,12 +127,17 @@ func announcing(links []link, addresses []address) []nic {
 		slices.SortFunc(i.Prefixes, netip.Prefix.Compare)
 		i.Prefixes = slices.Compact(i.Prefixes)
 		i.Prefixes = i.Prefixes[:min(len(i.Prefixes), maxOnLink)]
-		if len(i.Prefixes) > 0 {
+		if len(i.Prefixes) > 0 || !l.noARP && slices.Contains(withoutAddress, l.kind) {
 			out = append(out, i)
 		}
 	}
+	// Where there are too many, those with addresses are worth more.
+	slices.SortFunc(out, func(a, b nic) int {
+		return cmp.Or(cmp.Compare(min(len(b.Prefixes), 1), min(len(a.Prefixes), 1)), strings.Compare(a.Name, b.Name))
+	})
+	out = out[:min(len(out), maxInterfaces)]
 	slices.SortFunc(out, func(a, b nic) int { return strings.Compare(a.Name, b.Name) })
-	return out[:min(len(out), maxInterfaces)]
+	return out
 }
 
 // nextHop6 is the next hop of IPv6 prefixes over a session between IPv4
@@ -102,131 +155,4 @@ func nextHop6(nics []nic, router netip.Addr, through int) netip.Addr {
 		}
 	}
 	return netip.Addr{}
-}
-
-// linkTo is the index of the interface through which the kernel reaches the
-// router, 0 if it does not.
-func linkTo(router netip.Addr) int {
-	routes, err := netlink.RouteGet(router.AsSlice())
-	if err != nil || len(routes) == 0 {
-		return 0
-	}
-	return routes[0].LinkIndex
-}
-
-// watchInterfaces calls changed with the interfaces that could announce, at the
-// start and whenever they change.
-func watchInterfaces(ctx context.Context, changed func([]nic)) error {
-	logger := klog.FromContext(ctx)
-	for ctx.Err() == nil {
-		if err := followInterfaces(ctx, changed); err != nil && ctx.Err() == nil {
-			logger.Error(err, "Watching the network interfaces failed")
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-	}
-	return nil
-}
-
-// followInterfaces returns when the kernel's messages are lost, for which the
-// remedy is to begin anew.
-func followInterfaces(ctx context.Context, changed func([]nic)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	lost := make(chan error, 2)
-	onError := func(err error) {
-		select {
-		case lost <- err:
-		default:
-		}
-	}
-	links := make(chan netlink.LinkUpdate)
-	addresses := make(chan netlink.AddrUpdate)
-	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{ErrorCallback: onError}); err != nil {
-		return fmt.Errorf("subscribing to links: %w", err)
-	}
-	if err := netlink.AddrSubscribeWithOptions(addresses, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: onError}); err != nil {
-		cancel()
-		drain(links)
-		return fmt.Errorf("subscribing to addresses: %w", err)
-	}
-	// The senders in netlink know no context: take what they have until they
-	// close the channels.
-	defer func() {
-		cancel()
-		go drain(links)
-		go drain(addresses)
-	}()
-	var last []nic
-	for first := true; ; first = false {
-		interfaces, err := listInterfaces()
-		if err != nil {
-			return err
-		}
-		if first || !slices.EqualFunc(last, interfaces, sameInterface) {
-			changed(interfaces)
-			last = interfaces
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-lost:
-			return fmt.Errorf("messages lost: %w", err)
-		case _, ok := <-links:
-			if !ok {
-				return fmt.Errorf("subscription to links ended")
-			}
-		case _, ok := <-addresses:
-			if !ok {
-				return fmt.Errorf("subscription to addresses ended")
-			}
-		}
-	}
-}
-
-func drain[T any](c <-chan T) {
-	for range c {
-	}
-}
-
-func sameInterface(a, b nic) bool {
-	return a.Name == b.Name && a.MAC == b.MAC && a.index == b.index && a.hop6 == b.hop6 && slices.Equal(a.Prefixes, b.Prefixes)
-}
-
-func listInterfaces() ([]nic, error) {
-	kernelLinks, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("listing links: %w", err)
-	}
-	kernelAddresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("listing addresses: %w", err)
-	}
-	links := make([]link, 0, len(kernelLinks))
-	for _, l := range kernelLinks {
-		a := l.Attrs()
-		links = append(links, link{
-			index:    a.Index,
-			name:     a.Name,
-			mac:      a.HardwareAddr.String(),
-			up:       a.Flags&net.FlagUp != 0,
-			loopback: a.Flags&net.FlagLoopback != 0,
-		})
-	}
-	addresses := make([]address, 0, len(kernelAddresses))
-	for _, a := range kernelAddresses {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if !ok {
-			continue
-		}
-		bits, _ := a.Mask.Size()
-		addresses = append(addresses, address{
-			link:    a.LinkIndex,
-			prefix:  netip.PrefixFrom(ip.Unmap(), bits),
-			passing: a.Flags&passing != 0,
-		})
-	}
-	return announcing(links, addresses), nil
 }

@@ -15,11 +15,11 @@ func TestAnnouncing(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	links := []link{
 		{index: 1, name: "lo", up: true, loopback: true},
-		{index: 2, name: "eth0", mac: "02:00:00:00:00:01", up: true},
+		{index: 2, name: "eth0", mac: "02:00:00:00:00:01", up: true, carrier: true},
 		{index: 3, name: "eth1", up: false},
-		{index: 4, name: "veth1234", up: true},
-		{index: 5, name: "flannel.1", up: true},
-		{index: 6, name: "br0", up: true},
+		{index: 4, name: "veth1234", up: true, carrier: true},
+		{index: 5, name: "flannel.1", up: true, carrier: true},
+		{index: 6, name: "br0", up: true, carrier: true},
 	}
 	var addresses []address
 	add := func(link int, passing bool, texts ...string) {

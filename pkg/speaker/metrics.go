@@ -32,6 +32,15 @@ var (
 	prefixesDesc = metrics.NewDesc(metricsPrefix+"_prefixes_announced",
 		"Prefixes that are announced by BGP to at least one peer.",
 		nil, nil, metrics.ALPHA, "")
+	lanDesc = metrics.NewDesc(metricsPrefix+"_layer2_addresses",
+		"Addresses that the node owns on the LAN, by state: announced, probing (the LAN is being asked) or held (another host uses the address).",
+		[]string{"state"}, nil, metrics.ALPHA, "")
+	lanPacketsDesc = metrics.NewDesc(metricsPrefix+"_layer2_packets_total",
+		"ARP and NDP packets, by kind: answered, gratuitous and probe were sent; claim (by another host, on an address of ours) and malformed were received; dropped and failed could not be read or sent in time.",
+		[]string{"kind"}, nil, metrics.ALPHA, "")
+	lanConflictsDesc = metrics.NewDesc(metricsPrefix+"_layer2_conflicts",
+		"Addresses of the node that another host claims on the LAN, by state: held (not announced) or defended.",
+		[]string{"state"}, nil, metrics.ALPHA, "")
 	epochDesc = metrics.NewDesc(metricsPrefix+"_program_epoch",
 		"Epoch of the program that is carried out: the time of its plan in milliseconds since 1970.",
 		nil, nil, metrics.ALPHA, "")
@@ -45,7 +54,7 @@ type collector struct {
 
 // DescribeWithStability implements metrics.StableCollector.
 func (c *collector) DescribeWithStability(descs chan<- *metrics.Desc) {
-	for _, d := range []*metrics.Desc{sessionDesc, receivedDesc, prefixesDesc, epochDesc} {
+	for _, d := range []*metrics.Desc{sessionDesc, receivedDesc, prefixesDesc, lanDesc, lanPacketsDesc, lanConflictsDesc, epochDesc} {
 		descs <- d
 	}
 }
@@ -60,6 +69,24 @@ func (c *collector) CollectWithStability(out chan<- metrics.Metric) {
 		out <- metrics.NewLazyConstMetric(receivedDesc, metrics.GaugeValue, float64(n), peer)
 	}
 	out <- metrics.NewLazyConstMetric(prefixesDesc, metrics.GaugeValue, float64(status.prefixes))
+	lan := status.lan
+	for state, n := range map[string]int{"announced": lan.Announced, "probing": lan.Probing, "held": lan.Held} {
+		out <- metrics.NewLazyConstMetric(lanDesc, metrics.GaugeValue, float64(n), state)
+	}
+	for kind, n := range map[string]uint64{
+		"answered": lan.Answered, "gratuitous": lan.Gratuitous, "probe": lan.Probes, "claim": lan.Claims, "malformed": lan.Malformed,
+		"dropped": lan.Dropped, "failed": lan.Failed,
+	} {
+		out <- metrics.NewLazyConstMetric(lanPacketsDesc, metrics.CounterValue, float64(n), kind)
+	}
+	held := 0
+	for _, c := range lan.Conflicts {
+		if c.Held {
+			held++
+		}
+	}
+	out <- metrics.NewLazyConstMetric(lanConflictsDesc, metrics.GaugeValue, float64(held), "held")
+	out <- metrics.NewLazyConstMetric(lanConflictsDesc, metrics.GaugeValue, float64(len(lan.Conflicts)-held), "defended")
 	out <- metrics.NewLazyConstMetric(epochDesc, metrics.GaugeValue, float64(status.epoch))
 }
 

@@ -42,6 +42,8 @@ type node struct {
 	// gone means that there is no such Node; abandoned, that for goneHold the
 	// API server has said nothing else.
 	gone, abandoned bool
+	// uid is the Node's.
+	uid string
 	// program is the annotation with the program; announced is false if there
 	// is none.
 	program   string
@@ -56,6 +58,7 @@ type node struct {
 func nodeOf(n *corev1.Node) node {
 	program, announced := n.Annotations[v1alpha1.NodeAnnouncements]
 	return node{
+		uid:          string(n.UID),
 		program:      program,
 		announced:    announced,
 		report:       n.Annotations[v1alpha1.NodeSpeaker],
@@ -79,6 +82,8 @@ func (n node) leaving() bool { return n.gone || n.cordoned || n.draining || n.sh
 type watcher struct {
 	client  nodeSource
 	changed func(node)
+	// online is told whether the API server answers.
+	online func(bool)
 	// wait pauses after the given number of failures in a row.
 	wait func(ctx context.Context, failures int)
 
@@ -103,6 +108,10 @@ func (w *watcher) run(ctx context.Context) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			failures++
+			// A watch that breaks is no outage, but a list that fails is.
+			if !progress {
+				w.online(false)
+			}
 			// The first failures of an outage, and then some.
 			if failures&(failures-1) == 0 {
 				logger.Info("Watching the Node failed", "error", err, "failures", failures)
@@ -122,6 +131,7 @@ func (w *watcher) once(ctx context.Context) (progress bool, err error) {
 		w.missing = time.Time{}
 		return false, fmt.Errorf("listing: %w", err)
 	}
+	w.online(true)
 	if len(list.Items) == 0 {
 		if w.missing.IsZero() {
 			w.missing = time.Now()

@@ -21,11 +21,17 @@ const (
 	// report: a session takes about two seconds to come up, and its state on
 	// the way there would stand in the report for the whole interval.
 	reportSettle = 3 * time.Second
+	// reportSoonInterval is the least time between two writes that people wait
+	// for: what others do on the LAN must not make us write without end.
+	reportSoonInterval = 2 * time.Second
 	// reportRetry is the pause after a write that failed.
 	reportRetry = time.Second
 	// maxError and maxSessionError bound the texts in the report.
 	maxError        = 1024
 	maxSessionError = 256
+	// maxProblems and maxConflicts bound the lists.
+	maxProblems  = 16
+	maxConflicts = 64
 )
 
 // reporter writes the report into the Node's annotation: at once when it is
@@ -35,11 +41,35 @@ type reporter struct {
 
 	mu    sync.Mutex
 	value string // as it should be
+	// urgency is that of the next write.
+	urgency urgency
 	// present is the annotation's value, as far as is known; absent means that
 	// there is no Node.
 	present string
 	absent  bool
 	wake    chan struct{}
+}
+
+// urgency says who waits for a report.
+type urgency int
+
+const (
+	// reportLater: nobody waits.
+	reportLater urgency = iota
+	// reportSoon: people wait to read why something is not announced.
+	reportSoon
+	// reportNow: another speaker waits to be relieved.
+	reportNow
+)
+
+// interval is the least time since the write before, settle that since the
+// change. Both are zero where another speaker waits.
+func (u urgency) interval() time.Duration {
+	return map[urgency]time.Duration{reportLater: reportInterval, reportSoon: reportSoonInterval}[u]
+}
+
+func (u urgency) settle() time.Duration {
+	return map[urgency]time.Duration{reportLater: reportSettle}[u]
 }
 
 func newReporter(write func(ctx context.Context, key, value string) error) *reporter {
@@ -54,6 +84,12 @@ func (r *reporter) set(report announce.Report) error {
 	}
 	r.change(func() { r.value = value })
 	return nil
+}
+
+// hurry has the report that follows written earlier than usual. It counts for
+// one write.
+func (r *reporter) hurry(u urgency) {
+	r.change(func() { r.urgency = max(r.urgency, u) })
 }
 
 // observe takes notice of the Node: somebody else may have changed or removed
@@ -79,26 +115,55 @@ func (r *reporter) due() (value string, due bool) {
 	return r.value, r.value != "" && r.value != r.present && !r.absent
 }
 
-// encodeReport writes the report as far as it fits: session states are worth
-// more than their errors, and those more than interfaces.
+// hurried is the urgency of the write that is due.
+func (r *reporter) hurried() urgency {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.urgency
+}
+
+// encodeReport writes the report as far as it fits: what the planner decides by,
+// sessions and interfaces, is worth more than what people read.
 func encodeReport(r announce.Report) (string, error) {
 	r.Error = cut(r.Error, maxError)
 	r.Sessions = slices.Clone(r.Sessions) // others read them
 	for i := range r.Sessions {
 		r.Sessions[i].Error = cut(r.Sessions[i].Error, maxSessionError)
 	}
+	r.Problems = slices.Clone(r.Problems[:min(len(r.Problems), maxProblems)])
+	for i := range r.Problems {
+		r.Problems[i] = cut(r.Problems[i], maxError)
+	}
+	// Addresses that are held back are worth more than those that are defended.
+	r.Conflicts = slices.Clone(r.Conflicts)
+	slices.SortStableFunc(r.Conflicts, func(a, b announce.Conflict) int {
+		switch {
+		case a.Held && !b.Held:
+			return -1
+		case b.Held && !a.Held:
+			return 1
+		}
+		return 0
+	})
+	r.Conflicts = r.Conflicts[:min(len(r.Conflicts), maxConflicts)]
 	value, err := announce.EncodeReport(r)
-	if err == nil {
-		return value, nil
+	for _, shorten := range []func(){
+		func() { r.Problems = nil },
+		func() { r.Conflicts = nil },
+		func() {
+			for i := range r.Sessions {
+				r.Sessions[i].Error = ""
+			}
+		},
+		func() { r.Interfaces = nil },
+	} {
+		if err == nil {
+			break
+		}
+		shorten()
+		value, err = announce.EncodeReport(r)
 	}
-	r.Interfaces = nil
-	if value, err = announce.EncodeReport(r); err == nil {
-		return value, nil
-	}
-	for i := range r.Sessions {
-		r.Sessions[i].Error = ""
-	}
-	return announce.EncodeReport(r)
+	return value, err
 }
 
 // cut shortens the text to n bytes, between characters.
@@ -112,24 +177,42 @@ func cut(text string, n int) string {
 // run writes until ctx ends.
 func (r *reporter) run(ctx context.Context) error {
 	logger := klog.FromContext(ctx)
-	failed, wrote := false, false
+	var wrote, since, retry time.Time // the write before, the change, the next try
+	failed := false
 	for {
-		if _, due := r.due(); !due {
+		value, due := r.due()
+		if !due {
+			since = time.Time{}
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-r.wake:
 			}
-			if _, due := r.due(); due && wrote && !waited(ctx, reportSettle) {
-				return nil
-			}
-		}
-		// What came while it was waited for is in this one.
-		value, due := r.due()
-		if !due {
 			continue
 		}
-		pause := reportInterval
+		now := time.Now()
+		if since.IsZero() {
+			since = now
+		}
+		at := retry
+		if u := r.hurried(); !wrote.IsZero() {
+			at = latestOf(retry, wrote.Add(u.interval()), since.Add(u.settle()))
+		}
+		if now.Before(at) {
+			// What comes until then is in this one, and may be urgent.
+			timer := time.NewTimer(at.Sub(now))
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			case <-r.wake:
+			}
+			timer.Stop()
+			if ctx.Err() != nil {
+				return nil
+			}
+			continue
+		}
+		r.change(func() { r.urgency = reportLater })
 		if err := r.write(ctx, v1alpha1.NodeSpeaker, value); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -138,16 +221,17 @@ func (r *reporter) run(ctx context.Context) error {
 				logger.Error(err, "Writing the report failed")
 			}
 			reportWrites.WithLabelValues("error").Inc()
-			pause, failed = reportRetry, true
-		} else {
-			reportWrites.WithLabelValues("success").Inc()
-			r.change(func() { r.present = value })
-			failed, wrote = false, true
+			retry, failed = time.Now().Add(reportRetry), true
+			continue
 		}
-		if !waited(ctx, pause) {
-			return nil
-		}
+		reportWrites.WithLabelValues("success").Inc()
+		r.change(func() { r.present = value })
+		wrote, since, failed = time.Now(), time.Time{}, false
 	}
+}
+
+func latestOf(times ...time.Time) time.Time {
+	return slices.MaxFunc(times, time.Time.Compare)
 }
 
 // waited blocks for d; it reports false when ctx ends before.

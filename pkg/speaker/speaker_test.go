@@ -3,7 +3,10 @@ package speaker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +14,8 @@ import (
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/bgp"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/statefile"
 )
 
 // board is an announcer that shows what it was asked to announce.
@@ -56,6 +61,55 @@ func (b *board) Sessions() []announce.Session {
 
 func (b *board) Received(context.Context) map[string]uint64 { return nil }
 
+// wall is an announcer on the LAN, and a keeper, that shows what it was asked for.
+type wall struct {
+	mu     sync.Mutex
+	state  layer2.State
+	status layer2.Status
+	kept   *statefile.State
+	forgot bool
+}
+
+func (w *wall) Set(s layer2.State) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.state = s
+}
+
+func (w *wall) Status() layer2.Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status
+}
+
+func (w *wall) Put(s statefile.State) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kept, w.forgot = &s, false
+}
+
+func (w *wall) Forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kept, w.forgot = nil, true
+}
+
+func (w *wall) Err() error { return nil }
+
+// shown is what is on the LAN, as text: addresses, each with its caution.
+func (w *wall) shown() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for _, g := range w.state.Groups {
+		for _, a := range g.Addresses {
+			out = append(out, fmt.Sprintf("%s %s", a, [...]string{"certain", "fresh", "doubtful"}[g.Caution]))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
 // program is the annotation with a program that announces addresses to tor.
 func program(t *testing.T, epoch int64, password *announce.SecretKey, addresses ...string) string {
 	t.Helper()
@@ -80,6 +134,7 @@ func program(t *testing.T, epoch int64, password *announce.SecretKey, addresses 
 type harness struct {
 	*speaker
 	board   *board
+	wall    *wall
 	secrets sync.Map // name -> data
 	stop    context.CancelFunc
 	ended   chan struct{}
@@ -87,9 +142,28 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	h := &harness{speaker: newSpeaker("v0"), board: &board{}, ended: make(chan struct{})}
+	return newHarnessAfter(t, memory{}, nil)
+}
+
+// newHarnessAfter starts a speaker that remembers something. A gate may be given.
+func newHarnessAfter(t *testing.T, before memory, g *gate) *harness {
+	t.Helper()
+	h := &harness{speaker: newSpeaker("v0", "here"), board: &board{}, wall: &wall{}, ended: make(chan struct{})}
 	h.announcer = h.board
+	h.lan = h.wall
+	h.gate = newGate("", func() {})
+	h.reach = func(targets []netip.Addr) []announce.Reach {
+		var out []announce.Reach
+		for _, target := range targets {
+			out = append(out, announce.Reach{Target: target, Interface: "eth0"})
+		}
+		return out
+	}
 	h.linkTo = func(netip.Addr) int { return 0 }
+	if g != nil {
+		h.gate = g
+	}
+	h.keeper = h.wall
 	h.reporter = newReporter(nil)
 	h.vault = newVault(
 		func(_ context.Context, name string) (map[string][]byte, error) {
@@ -103,7 +177,7 @@ func newHarness(t *testing.T) *harness {
 	t.Cleanup(cancel)
 	go func() {
 		defer close(h.ended)
-		if err := h.loop(ctx, nil); err != nil {
+		if err := h.loop(ctx, inventory{}, before); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -331,7 +405,7 @@ func TestLoopFollowsNextHop(t *testing.T) {
 		if r := h.report(t); len(r.Sessions) != 1 || r.Sessions[0].Error == "" {
 			t.Errorf("without a next hop: report %+v", r)
 		}
-		h.interfaces.put(nics("2001:db8::10"))
+		h.interfaces.put(inventory{nics: nics("2001:db8::10")})
 		synctest.Wait()
 		if state, _ := h.board.shown(); state.Peers[0].NextHop6 != netip.MustParseAddr("2001:db8::10") {
 			t.Errorf("peers %+v", state.Peers)

@@ -1,0 +1,31 @@
+// Package layer2 answers ARP (RFC 826, RFC 5227) and Neighbor Discovery (RFC
+// 4861) for addresses that the node owns on its LANs without having them on an
+// interface.
+//
+// An Announcer carries out whole states. Set may be called as often as one
+// likes; what differs from the state before is changed and nothing else.
+//
+// # How an address is announced
+//
+// What the caller knows of an address is its Caution, and that decides what
+// comes before the first answer: nothing (Certain, a takeover never waits), or
+// three probes in 300 ms. If another host answers these, the address is held:
+// not announced, reported as a conflict, and probed again every ten seconds. An
+// announced address is made known by a burst of gratuitous packets, then once a
+// minute, and is defended against other hosts at most once per ten seconds
+// (RFC 5227 section 2.4).
+//
+// Hosts that answer for everything, proxies and virtual routers, do not count.
+// Who answers a probe is therefore asked for an address of the node itself: a
+// host that claims that one, too, is a proxy.
+//
+// # How it is built
+//
+//   - select.go chooses the interfaces of an address. Pure.
+//   - book.go, entry.go, hear.go and pace.go decide what is sent when. Time is
+//     an argument, what is to be sent goes to a function.
+//   - station.go is what a reader of packets needs to answer at once, without
+//     the book's lock.
+//   - ports.go, socket.go and groups.go own the packet sockets.
+//   - announcer.go puts these together.
+package layer2

@@ -1,0 +1,234 @@
+package layer2
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go4.org/netipx"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2/internal/filter"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2/internal/wire"
+)
+
+const (
+	// reopenTime is how long after a socket could not be opened, or died, the
+	// next one is opened.
+	reopenTime = time.Second
+	// adjustTime is the same for a filter or group that the kernel refuses.
+	adjustTime = 10 * time.Second
+	// frameSize is more than any ARP or NDP frame has, with all its options. The
+	// rest of a longer one is cut off, and it is malformed.
+	frameSize = 2048
+	// maxHeard are the frames that may wait for the book.
+	maxHeard = 1024
+)
+
+// heard is a message for the book.
+type heard struct {
+	link    *link
+	message wire.Message
+}
+
+type portKey struct {
+	link   *link
+	family family
+}
+
+// port is a socket with the goroutine that reads it.
+type port struct {
+	portKey
+	socket socket
+	ranges []netipx.IPRange
+	groups map[netip.Addr]announce.MAC
+	// closed ends the goroutine; failed means that the interface has gone down.
+	closed chan struct{}
+	failed atomic.Bool
+}
+
+// ports are the sockets of an Announcer, for the goroutine in Run.
+type ports struct {
+	open func(index int, f family, program []bpf.RawInstruction) (socket, error)
+	// dead takes ports whose socket cannot be read any more, heard what was read.
+	dead  chan *port
+	heard chan heard
+	// poke wakes the goroutine in Run.
+	poke     func()
+	counters *counters
+
+	byKey    map[portKey]*port
+	problems map[portKey]string
+	readers  sync.WaitGroup
+}
+
+// set opens, closes and adjusts sockets so that these are there, and reports
+// which are new, which have gone, and after which time to try again, if not zero.
+func (ps *ports) set(wanted []ears) (opened, closed []portKey, again time.Duration) {
+	keep := make(map[portKey]bool, len(wanted))
+	for _, w := range wanted {
+		keep[portKey{w.link, w.family}] = true
+	}
+	for key, p := range ps.byKey {
+		if !keep[key] {
+			ps.close(p)
+			closed = append(closed, key)
+		}
+	}
+	maps.DeleteFunc(ps.problems, func(key portKey, _ string) bool { return !keep[key] })
+	for _, w := range wanted {
+		key := portKey{w.link, w.family}
+		delete(ps.problems, key)
+		p := ps.byKey[key]
+		if p == nil {
+			var err error
+			if p, err = ps.start(w); err != nil {
+				ps.problems[key] = explain(w.name, w.family, err)
+				again = reopenTime
+				continue
+			}
+			opened = append(opened, key)
+		}
+		if err := p.adjust(w); err != nil {
+			ps.problems[key] = fmt.Sprintf("interface %s: %v: some addresses may not be answered for", w.name, err)
+			if again == 0 {
+				again = adjustTime
+			}
+		}
+	}
+	return opened, closed, again
+}
+
+// start opens a socket and begins to read it.
+func (ps *ports) start(w ears) (*port, error) {
+	ranges := w.ranges()
+	program, err := w.family.program(ranges)
+	if err != nil {
+		return nil, err
+	}
+	s, err := ps.open(w.link.index, w.family, program)
+	if errors.Is(err, unix.ENOMEM) && len(ranges) > 1 {
+		if program, err = w.family.program(span(ranges)); err == nil {
+			s, err = ps.open(w.link.index, w.family, program)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := &port{portKey: portKey{w.link, w.family}, socket: s, ranges: ranges, closed: make(chan struct{})}
+	ps.byKey[p.portKey] = p
+	ps.readers.Go(func() { ps.read(p) })
+	return p, nil
+}
+
+// read answers and passes on what comes in until the socket ends.
+func (ps *ports) read(p *port) {
+	buffer := make([]byte, frameSize)
+	send := func(frame []byte) error { return ps.send(p, frame) }
+	for {
+		n, err := p.socket.Read(buffer)
+		if err != nil {
+			select {
+			case ps.dead <- p:
+			case <-p.closed:
+			}
+			return
+		}
+		m, tell := p.link.station.receive(buffer[:n], send)
+		if !tell {
+			continue
+		}
+		select {
+		case ps.heard <- heard{p.link, m}:
+		default:
+			ps.counters.dropped.Add(1)
+		}
+	}
+}
+
+// send sends a frame. That the interface has gone down is not always told to the
+// reader, too.
+func (ps *ports) send(p *port, frame []byte) error {
+	err := p.socket.Write(frame)
+	if isGone(err) && p.failed.CompareAndSwap(false, true) {
+		ps.poke()
+	}
+	return err
+}
+
+// close ends a port; what its goroutine still does changes nothing any more.
+func (ps *ports) close(p *port) {
+	delete(ps.byKey, p.portKey)
+	close(p.closed)
+	_ = p.socket.Close() // it is not used any more either way
+}
+
+// closeAll ends all ports and waits for their goroutines.
+func (ps *ports) closeAll() {
+	for _, p := range ps.byKey {
+		ps.close(p)
+	}
+	ps.readers.Wait()
+}
+
+// adjust brings filter and groups up to date.
+func (p *port) adjust(w ears) error {
+	ranges := w.ranges()
+	if !slices.Equal(ranges, p.ranges) {
+		if err := p.setFilter(ranges); err != nil {
+			return fmt.Errorf("setting the socket's filter: %w", err)
+		}
+		p.ranges = ranges
+	}
+	if !maps.Equal(p.groups, w.groups) {
+		p.groups = nil
+		if err := p.socket.SetGroups(w.groups); err != nil {
+			return err
+		}
+		p.groups = w.groups
+	}
+	return nil
+}
+
+// setFilter sets the exact filter or, where the kernel has no room for it, a wide
+// one: the station looks at each frame again.
+func (p *port) setFilter(ranges []netipx.IPRange) error {
+	program, err := p.family.program(ranges)
+	if err != nil {
+		return err
+	}
+	err = p.socket.SetFilter(program)
+	if errors.Is(err, unix.ENOMEM) && len(ranges) > 1 {
+		if program, err = p.family.program(span(ranges)); err == nil {
+			err = p.socket.SetFilter(program)
+		}
+	}
+	return err
+}
+
+func (f family) program(ranges []netipx.IPRange) ([]bpf.RawInstruction, error) {
+	if f == ipv4 {
+		return filter.ARP(ranges)
+	}
+	return filter.NDP(ranges)
+}
+
+// span is one range that contains the others, which ascend.
+func span(ranges []netipx.IPRange) []netipx.IPRange {
+	return []netipx.IPRange{netipx.IPRangeFrom(ranges[0].From(), ranges[len(ranges)-1].To())}
+}
+
+func (e *ears) ranges() []netipx.IPRange {
+	var builder netipx.IPSetBuilder
+	for _, addr := range e.addresses {
+		builder.Add(addr)
+	}
+	return rangesOf(&builder)
+}

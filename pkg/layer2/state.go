@@ -1,0 +1,84 @@
+package layer2
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+)
+
+// State is everything that an Announcer announces, and where. The zero State
+// announces nothing.
+type State struct {
+	// Interfaces of the node, all of them: those that cannot announce are
+	// needed to say why.
+	Interfaces []Interface
+	// Reach are the names of the interfaces through which the targets of
+	// "can-reach:" are reached. A target that is missing cannot be reached.
+	Reach map[netip.Addr]string
+	// Groups are the addresses. One that is in several groups is of the first.
+	Groups []Group
+	// Fellows are MAC addresses of the cluster's nodes, which may rightly claim
+	// the addresses: their owners before or after this node.
+	Fellows []announce.MAC
+	// Bound are the addresses that kube-proxy has bound to the interface
+	// kube-ipvs0 of this node; see Config.ARPIgnore.
+	Bound []netip.Addr
+}
+
+// Interface is a network interface of the node.
+type Interface struct {
+	// Index and Name in the kernel.
+	Index int
+	Name  string
+	// MAC is zero where the hardware address is not one of Ethernet.
+	MAC announce.MAC
+	// Carrier means that the interface is up and has a carrier.
+	Carrier bool
+	// Master is the bond or bridge that the interface is a member of. A member
+	// is never used, for its master is.
+	Master string
+	// NoARP is the interface's flag: it has no neighbours.
+	NoARP bool
+	// Prefixes are the interface's addresses with their lengths, not masked.
+	Prefixes []netip.Prefix
+}
+
+// Group is a set of addresses that are announced alike.
+type Group struct {
+	Addresses []netip.Addr
+	// Interfaces are selectors; see Select.
+	Interfaces []string
+	Caution    Caution
+}
+
+// Caution says how much is known about an address that this node is to
+// announce. It counts until the address is announced, but for Doubtful.
+type Caution int
+
+const (
+	// Certain addresses are announced at once: the plan is current, whoever
+	// claims them is wrong.
+	Certain Caution = iota
+	// Fresh addresses were nobody's before. The LAN is asked first (RFC 5227
+	// section 2.1.1, RFC 4862 section 5.4), and the address is held while a
+	// host that is no fellow answers.
+	Fresh
+	// Doubtful addresses are of a plan that may be out of date. The LAN is asked
+	// first, and the address is held while anybody answers. A fellow that claims
+	// it later on wins, too.
+	Doubtful
+)
+
+// equal reports whether the two states are the same, order included: states that
+// differ in that only are carried out once more, which costs time and changes
+// nothing.
+func (s *State) equal(other *State) bool {
+	return slices.EqualFunc(s.Interfaces, other.Interfaces, func(a, b Interface) bool {
+		return a.Index == b.Index && a.Name == b.Name && a.MAC == b.MAC && a.Carrier == b.Carrier &&
+			a.Master == b.Master && a.NoARP == b.NoARP && slices.Equal(a.Prefixes, b.Prefixes)
+	}) && maps.Equal(s.Reach, other.Reach) && slices.EqualFunc(s.Groups, other.Groups, func(a, b Group) bool {
+		return a.Caution == b.Caution && slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Addresses, b.Addresses)
+	}) && slices.Equal(s.Fellows, other.Fellows) && slices.Equal(s.Bound, other.Bound)
+}

@@ -1,0 +1,69 @@
+package layer2
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go4.org/netipx"
+)
+
+// traps finds addresses for which the kernel of every node answers ARP.
+//
+// kube-proxy in its mode IPVS binds the addresses to the interface kube-ipvs0 of
+// every node. With arp_ignore 0 the kernel answers requests that come in on any
+// interface for any address of the node, so that clients get as many answers as
+// there are nodes. The greater one of the values for all and for the interface
+// counts. IPv6 has no such trap: solicitations are answered on the interface
+// only that has the address.
+func traps(o *order, bound []netip.Addr, arpIgnore func(name string) (int, error)) []string {
+	if len(bound) == 0 {
+		return nil
+	}
+	isBound := make(map[netip.Addr]bool, len(bound))
+	for _, addr := range bound {
+		isBound[addr] = true
+	}
+	addresses := make(map[int]*netipx.IPSetBuilder) // by index into interfaces
+	for _, w := range o.wants {
+		if !w.addr.Is4() || !isBound[w.addr] {
+			continue
+		}
+		for _, i := range w.links {
+			if addresses[i] == nil {
+				addresses[i] = new(netipx.IPSetBuilder)
+			}
+			addresses[i].Add(w.addr)
+		}
+	}
+	if len(addresses) == 0 {
+		return nil
+	}
+	all, err := arpIgnore("all")
+	var out []string
+	for i, set := range addresses {
+		name := o.interfaces[i].Name
+		one, err1 := arpIgnore(name)
+		switch {
+		case err != nil || err1 != nil || max(all, one) >= 1:
+		default:
+			out = append(out, fmt.Sprintf("%s: bound to kube-ipvs0 while arp_ignore of %s is 0, so that every node answers ARP for them: "+
+				"run kube-proxy with --ipvs-strict-arp (strictARP: true)", rangesText(set), name))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// readARPIgnore reads net.ipv4.conf.NAME.arp_ignore.
+func readARPIgnore(name string) (int, error) {
+	text, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv4/conf", name, "arp_ignore"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}

@@ -1,0 +1,379 @@
+package speaker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/bgp"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
+)
+
+// withdrawTimeout bounds the withdrawal when the speaker leaves.
+const withdrawTimeout = 3 * time.Second
+
+// origin is where the program comes from that is carried out.
+type origin int
+
+const (
+	fromNowhere origin = iota
+	fromFile           // the state file: the API server has not confirmed it
+	fromNode           // the Node's annotation
+)
+
+// desk is what the loop works on; it belongs to the loop's goroutine.
+type desk struct {
+	read       bool // the Node was read once
+	online     bool // the API server answers
+	node       node
+	looked     bool              // at an annotation
+	value      string            // that annotation
+	program    *announce.Program // carried out, nil at the start
+	origin     origin
+	refused    error               // why the annotation is not obeyed
+	unset      error               // why the program is not wholly in force
+	onLAN      error               // the same, on the LAN
+	peers      map[string]bgp.Peer // as they were set last, by name
+	problems   map[string]string   // of sessions, by peer
+	interfaces inventory
+	reached    []announce.Reach
+	nextHops   map[netip.Addr]netip.Addr // that were used, by router
+	conflicts  []announce.Conflict       // that were reported last
+	rollback   <-chan time.Time          // when an older program counts
+
+	memory   memory
+	fallback <-chan time.Time // when memory counts
+	// booting: it is not known yet whether the node forwards. hold is when that
+	// is no reason any more to wait, for the API server confirmed the program.
+	booting bool
+	hold    <-chan time.Time
+}
+
+// loop carries out programs until ctx ends.
+func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory) error {
+	d := &desk{interfaces: interfaces, memory: before, booting: before.booted && s.gate.state() != gateHealthy}
+	if before.program != nil {
+		d.fallback = time.After(apiPatience)
+	}
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			continue
+		case pong := <-s.pings:
+			close(pong)
+			continue
+		case n := <-s.nodes.c:
+			s.takeNode(ctx, d, n)
+		case online := <-s.online.c:
+			s.takeOnline(ctx, d, online)
+		case <-d.fallback:
+			s.fallBack(ctx, d)
+		case <-d.rollback:
+			s.takeProgram(ctx, d, true)
+		case <-s.secrets.c:
+			s.carryOut(ctx, d)
+		case i := <-s.interfaces.c:
+			d.interfaces = i
+			s.carryOutLAN(d)
+			if s.nextHopMoved(d) {
+				s.carryOut(ctx, d)
+			}
+		case <-s.routes.c:
+			if len(d.reached) > 0 {
+				s.carryOutLAN(d)
+			}
+		case <-s.claims.c:
+		case <-s.gates.c:
+			if d.booting && s.gate.state() == gateHealthy {
+				d.booting = false
+				s.carryOut(ctx, d)
+			}
+		case <-d.hold:
+			if d.hold = nil; d.booting {
+				klog.FromContext(ctx).Info("Announcing though kube-proxy is not known to forward", "problem", s.gate.problem())
+				d.booting = false
+				s.carryOut(ctx, d)
+			}
+		case <-s.sessions.c:
+			// The announcer tries again by itself; this may be its success.
+			if d.unset != nil {
+				s.carryOut(ctx, d)
+			}
+		}
+		if d.read {
+			s.report(ctx, d)
+		}
+	}
+	return s.stop(ctx, d)
+}
+
+// takeNode takes notice of a change of the Node.
+func (s *speaker) takeNode(ctx context.Context, d *desk, n node) {
+	logger := klog.FromContext(ctx)
+	if n.gone && !d.node.gone {
+		logger.Info("The Node is gone; announcing what was announced")
+	}
+	before := d.node
+	// An outage of the API server does not bring the Node back.
+	n.abandoned = n.abandoned || n.gone && before.abandoned
+	d.node, d.read, d.online = n, true, true
+	s.reporter.observe(n)
+	if !n.gone && d.memory.program != nil && n.uid != d.memory.nodeUID {
+		s.disown(ctx, d)
+	}
+	s.note(func(st *status) { st.synced, st.abandoned = true, n.abandoned })
+	switch {
+	case n.abandoned:
+		if !before.abandoned {
+			s.abandon(ctx, d)
+		}
+	case n.gone || !n.announced:
+		// An absent annotation means: keep the last state.
+		d.looked, d.refused, d.rollback = false, nil, nil
+		s.fallBack(ctx, d)
+	case !d.looked || n.program != d.value:
+		s.takeProgram(ctx, d, false)
+	}
+}
+
+// abandon withdraws everything: the node does not belong to the cluster any
+// more. When it does again, its first program counts whatever its epoch.
+func (s *speaker) abandon(ctx context.Context, d *desk) {
+	logger := klog.FromContext(ctx)
+	logger.Info("The Node has been gone for a while; withdrawing everything", "after", goneHold)
+	*d = desk{read: d.read, online: d.online, node: d.node, interfaces: d.interfaces, memory: memory{bootID: d.memory.bootID}}
+	s.keeper.Forget()
+	s.withdraw(ctx)
+	s.note(func(st *status) { st.unset, st.epoch, st.prefixes = nil, 0, 0 })
+}
+
+// withdraw announces nothing any more, to nobody.
+func (s *speaker) withdraw(ctx context.Context) {
+	s.lan.Set(layer2.State{})
+	if err := s.announcer.Set(ctx, bgp.State{}); err != nil {
+		klog.FromContext(ctx).Error(err, "Withdrawing failed")
+	}
+}
+
+// takeOnline takes notice of whether the API server answers. While it does not,
+// the program may be out of date.
+func (s *speaker) takeOnline(ctx context.Context, d *desk, online bool) {
+	if !online && !d.read {
+		s.fallBack(ctx, d)
+	}
+	if online != d.online {
+		d.online = online
+		s.carryOutLAN(d)
+	}
+}
+
+// takeProgram obeys the annotation if it can be obeyed.
+func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
+	logger := klog.FromContext(ctx)
+	d.looked, d.value, d.rollback = true, d.node.program, nil
+	program, err := next(d.program, d.value, rollback)
+	d.refused = err
+	if err != nil {
+		logger.Error(err, "The program in the Node's annotation is not obeyed")
+		programErrors.WithLabelValues(reasonOf(err)).Inc()
+		if errors.As(err, new(olderError)) {
+			d.rollback = time.After(rollbackHold)
+		}
+		return
+	}
+	if program == nil {
+		return
+	}
+	same := d.program != nil && d.program.Hash == program.Hash
+	before := d.program
+	if before == nil {
+		before = d.memory.program
+	}
+	if before == nil {
+		before = &announce.Program{}
+	}
+	if takesOver(program, before, s.nodeName) {
+		s.reporter.hurry(reportNow)
+	}
+	if !slices.Equal(program.Reach, before.Reach) {
+		s.reporter.hurry(reportNow)
+	}
+	d.program, d.origin, d.fallback = program, fromNode, nil
+	if d.booting && d.hold == nil {
+		d.hold = time.After(gatePatience)
+	}
+	s.keep(d)
+	if same && d.unset == nil {
+		s.carryOutLAN(d) // what was doubtful is certain now
+		s.note(func(st *status) { st.epoch = program.Epoch })
+		return
+	}
+	s.vault.want(program.Peers)
+	s.carryOut(ctx, d)
+}
+
+// errNotForwarding keeps a program from being carried out after a boot.
+type notForwardingError struct{ problem string }
+
+func (e notForwardingError) Error() string {
+	return "after a boot, nothing is announced before the node forwards: " + e.problem
+}
+
+// carryOutLAN carries out the part of the program that concerns the LAN.
+func (s *speaker) carryOutLAN(d *desk) {
+	if d.program == nil || d.booting {
+		return
+	}
+	d.reached = s.reach(targets(d.program))
+	state, err := compileLAN(d.program, standing{
+		node:     s.nodeName,
+		doubtful: d.origin != fromNode || !d.online,
+		before:   d.memory.owned(),
+	}, d.interfaces, d.reached)
+	if d.onLAN = err; err == nil {
+		s.lan.Set(state)
+	}
+}
+
+// carryOut compiles the program with what is known now, and sets the result.
+func (s *speaker) carryOut(ctx context.Context, d *desk) {
+	if d.program == nil {
+		return
+	}
+	logger := klog.FromContext(ctx)
+	if d.booting {
+		d.unset = notForwardingError{s.gate.problem()}
+		s.note(func(st *status) { st.unset = d.unset })
+		return
+	}
+	s.carryOutLAN(d) // first, for it takes no time
+	known, problems := s.vault.passwords()
+	d.nextHops = make(map[netip.Addr]netip.Addr)
+	state, peers, err := compile(d.program, surroundings{
+		passwords: known,
+		problems:  problems,
+		nextHop6: func(router netip.Addr) netip.Addr {
+			hop := nextHop6(d.interfaces.nics, router, s.linkTo(router))
+			d.nextHops[router] = hop
+			return hop
+		},
+		held: d.peers,
+	})
+	if err == nil {
+		err = s.announcer.Set(ctx, state)
+		d.problems = peers
+		d.peers = make(map[string]bgp.Peer, len(state.Peers))
+		for _, p := range state.Peers {
+			d.peers[p.Name] = p
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	d.unset = err
+	err = errors.Join(d.onLAN, err)
+	prefixes := 0
+	for _, g := range state.Groups {
+		prefixes += len(g.Prefixes)
+	}
+	if err != nil {
+		logger.Error(err, "The program is not wholly in force", "epoch", d.program.Epoch, "hash", d.program.Hash)
+		programErrors.WithLabelValues("failed").Inc()
+	} else {
+		logger.V(2).Info("Program carried out", "epoch", d.program.Epoch, "hash", d.program.Hash,
+			"prefixes", prefixes, "peers", len(state.Peers))
+	}
+	s.note(func(st *status) {
+		st.unset, st.epoch, st.prefixes = err, d.program.Epoch, prefixes
+	})
+}
+
+// report tells the planner and people.
+func (s *speaker) report(ctx context.Context, d *desk) {
+	r := announce.Report{
+		Version:    s.version,
+		Formats:    []int{announce.FormatVersion},
+		Interfaces: reported(d.interfaces.nics),
+		Reach:      d.reached,
+		Sessions:   sessions(s.announcer.Sessions(), d.problems),
+	}
+	lan := s.lan.Status()
+	r.Conflicts = lan.Conflicts
+	if !slices.Equal(r.Conflicts, d.conflicts) {
+		d.conflicts = r.Conflicts
+		s.reporter.hurry(reportSoon)
+	}
+	r.Problems = lan.Problems
+	for _, reached := range d.reached {
+		if reached.Error != "" {
+			r.Problems = append(r.Problems, reached.Error)
+		}
+	}
+	for _, err := range []error{d.memory.refused, s.keeper.Err()} {
+		if err != nil {
+			r.Problems = append(r.Problems, err.Error())
+		}
+	}
+	if d.program != nil && d.unset == nil && d.onLAN == nil {
+		r.Epoch, r.Hash = d.program.Epoch, d.program.Hash
+	}
+	if err := errors.Join(d.refused, d.onLAN, d.unset); err != nil {
+		r.Error = err.Error()
+	}
+	s.note(func(st *status) { st.sessions = r.Sessions })
+	if err := s.reporter.set(r); err != nil {
+		klog.FromContext(ctx).Error(err, "No report")
+	}
+}
+
+// sessions are those of the announcer, and those that it does not even hold.
+func sessions(held []announce.Session, problems map[string]string) []announce.Session {
+	out := slices.Clone(held)
+	for i, s := range out {
+		if problem, ok := problems[s.Peer]; ok {
+			out[i].Error = problem
+			if s.Error != "" {
+				out[i].Error += "; " + s.Error
+			}
+		}
+	}
+	for peer, problem := range problems {
+		if !slices.ContainsFunc(held, func(s announce.Session) bool { return s.Peer == peer }) {
+			out = append(out, announce.Session{Peer: peer, State: "idle", Error: problem})
+		}
+	}
+	slices.SortFunc(out, func(a, b announce.Session) int { return cmp.Compare(a.Peer, b.Peer) })
+	return out
+}
+
+// nextHopMoved reports whether a next hop that is in use is another one now.
+func (s *speaker) nextHopMoved(d *desk) bool {
+	for router, hop := range d.nextHops {
+		if nextHop6(d.interfaces.nics, router, s.linkTo(router)) != hop {
+			return true
+		}
+	}
+	return false
+}
+
+// stop withdraws everything if this is no restart.
+func (s *speaker) stop(ctx context.Context, d *desk) error {
+	logger := klog.FromContext(ctx)
+	s.stopping.Store(true)
+	if !d.node.leaving() {
+		logger.Info("Stopping; routers keep the routes until the speaker is back")
+		return nil
+	}
+	logger.Info("Stopping and withdrawing everything", "cordoned", d.node.cordoned,
+		"draining", d.node.draining, "shuttingDown", d.node.shuttingDown, "gone", d.node.gone)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+	defer cancel()
+	s.withdraw(ctx)
+	return nil
+}
