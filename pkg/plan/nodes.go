@@ -76,11 +76,11 @@ const patience = 5 * time.Second
 // patientWith reports whether the i-th node's speaker, which is away, may still
 // be about to come back.
 func (c *computation) patientWith(i int) bool {
-	seen, ok := c.state.SpeakersSeen[c.nodes[i].object.Name]
+	since, ok := c.state.SpeakersAway[c.nodes[i].object.Name]
 	if c.state.Now.IsZero() || !ok {
 		return true
 	}
-	end := seen.Add(patience)
+	end := since.Add(patience)
 	if !c.state.Now.Before(end) {
 		return false
 	}

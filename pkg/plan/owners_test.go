@@ -281,7 +281,7 @@ func TestPatienceWithSpeakers(t *testing.T) {
 	s.advance()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.Now = now
-	s.SpeakersSeen = map[string]time.Time{"node01": now.Add(-time.Second), "node02": now, "node03": now}
+	s.SpeakersAway = map[string]time.Time{"node01": now.Add(-time.Second)}
 	s.SpeakerPods = slices.DeleteFunc(s.SpeakerPods, func(p *corev1.Pod) bool { return p.Spec.NodeName == "node01" })
 	p := s.advance()
 	if got := spread(p); !slices.Equal(got, []int{1, 1, 1}) {
@@ -304,7 +304,7 @@ func TestPatienceWithSpeakers(t *testing.T) {
 	// The only node keeps its addresses, for there is no better place.
 	s = lanCluster(1, 1)
 	s.advance()
-	s.Now, s.SpeakersSeen = now, map[string]time.Time{"node01": now.Add(-time.Hour)}
+	s.Now, s.SpeakersAway = now, map[string]time.Time{"node01": now.Add(-time.Hour)}
 	setPodReady(s.SpeakerPods[0], corev1.ConditionFalse)
 	p = s.advance()
 	if owner := owners(p)["s00001"]; owner != "node01" {

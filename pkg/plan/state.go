@@ -30,11 +30,11 @@ type State struct {
 	// Previous holds the programs that the nodes have now, by node name.
 	Previous map[string]announce.Program
 
-	// Now is the time of the plan, and SpeakersSeen when each node's speaker was
-	// seen running last, by node name. Both are needed only to lose patience
-	// with a speaker that stays away: without them, it is always waited for.
+	// Now is the time of the plan, and SpeakersAway since when speakers have not
+	// been running, by node name. Both are needed only to lose patience with a
+	// speaker that stays away: without them, it is always waited for.
 	Now          time.Time
-	SpeakersSeen map[string]time.Time
+	SpeakersAway map[string]time.Time
 
 	// LoadBalancerClass is the class that is ours; RequireClass leaves Services
 	// without a class to another controller.

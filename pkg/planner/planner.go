@@ -30,9 +30,9 @@ type planner struct {
 	statuses *statusWriter
 	// changed has a token when a plan may be out of date.
 	changed chan struct{}
-	// seen is when each node's speaker was seen running last, by node name. Only
+	// away is since when speakers have not been seen running, by node name. Only
 	// plan uses it.
-	seen map[string]time.Time
+	away map[string]time.Time
 }
 
 // Run plans until the context ends; it returns nil then. It blocks, and may be
@@ -125,7 +125,7 @@ func (p *planner) work(ctx context.Context) error {
 func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 	var pace pace
 	// A new leader has patience with all speakers from now on.
-	p.seen = make(map[string]time.Time)
+	p.away = make(map[string]time.Time)
 	later := time.NewTimer(time.Hour)
 	defer later.Stop()
 	for {
@@ -168,24 +168,19 @@ func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 	}
 }
 
-// lookForSpeakers tells the state the time, and how long each speaker has been
-// away.
+// lookForSpeakers tells the state the time, and since when speakers are away.
 func (p *planner) lookForSpeakers(state *plan.State) {
 	state.Now = time.Now()
 	alive := state.AliveSpeakers()
+	present := make(map[string]bool, len(state.Nodes))
 	for _, n := range state.Nodes {
-		if _, known := p.seen[n.Name]; !known || alive[n.Name] {
-			p.seen[n.Name] = state.Now
+		present[n.Name] = true
+		if _, known := p.away[n.Name]; !known && !alive[n.Name] {
+			p.away[n.Name] = state.Now
 		}
 	}
-	if len(p.seen) > len(state.Nodes) {
-		present := make(map[string]bool, len(state.Nodes))
-		for _, n := range state.Nodes {
-			present[n.Name] = true
-		}
-		maps.DeleteFunc(p.seen, func(name string, _ time.Time) bool { return !present[name] })
-	}
-	state.SpeakersSeen = p.seen
+	maps.DeleteFunc(p.away, func(name string, _ time.Time) bool { return alive[name] || !present[name] })
+	state.SpeakersAway = p.away
 }
 
 // clusterUID is the UID of the namespace kube-system, which names the cluster.
