@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Start a three-node cluster in network namespaces, install the project, and
-# show a Service of type LoadBalancer that answers behind a BGP router.
+# show two Services of type LoadBalancer: one that answers behind a BGP router,
+# and one on the LAN.
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,14 +51,15 @@ kubectl apply --server-side -k "$PWD/manifests/base" | grep -v '^Warning' | tail
 kubectl -n baremetal-lb-system rollout status --timeout=60s daemonset/baremetal-speaker
 kubectl -n baremetal-lb-system rollout status --timeout=60s deployment/baremetal-cloud-controller-manager
 
-step "An AddressPool, a BGPPeer, three web servers and a Service (hack/demo.yaml)"
+step "Two AddressPools, a BGPPeer, three web servers and two Services (hack/demo.yaml)"
 kubectl apply -f "$PWD/hack/demo.yaml"
 kubectl rollout status --timeout=60s deployment/web
-kubectl wait --timeout=30s --for=condition=lb.baremetal.dev/Announced service/web
+kubectl wait --timeout=30s --for=condition=lb.baremetal.dev/Announced service/web service/web-lan
 address=$(kubectl get service web -o 'jsonpath={.status.loadBalancer.ingress[0].ip}')
+lan_address=$(kubectl get service web-lan -o 'jsonpath={.status.loadBalancer.ingress[0].ip}')
 
-step "The Service has an address"
-show kubectl --name $name get service web
+step "The Services have addresses"
+show kubectl --name $name get service web web-lan
 
 step "The router has a route to it over the three nodes"
 routed() { [ "$(on router ip route show "$address" | grep -c nexthop)" = 3 ]; }
@@ -65,8 +67,12 @@ for _ in $(seq 100); do routed && break; sleep 0.1; done
 routed
 show on --name $name router ip route show "$address"
 
-step "kube-proxy forwards it on all nodes (routes are there faster)"
-forwarded() { [[ $(on "$1" nft list map ip kube-proxy service-ips) == *"$address . tcp . 80 "* ]]; }
+step "kube-proxy forwards both on all nodes (routes are there faster)"
+forwarded() {
+	local rules
+	rules=$(on "$1" nft list map ip kube-proxy service-ips)
+	[[ $rules == *"$address . tcp . 80 "* && $rules == *"$lan_address . tcp . 80 "* ]]
+}
 for node in node1 node2 node3; do
 	for _ in $(seq 100); do forwarded $node && break; sleep 0.1; done
 	forwarded $node
@@ -76,6 +82,16 @@ step "A client behind the router asks it"
 for _ in 1 2 3 4 5; do
 	show on --name $name client curl -sS --max-time 2 "http://$address/"
 done
+
+step "A client on the LAN asks the other Service: one node answers its ARP requests"
+for _ in 1 2 3; do
+	show on --name $name lan curl -sS --max-time 2 "http://$lan_address/"
+done
+show on --name $name lan ip neigh show to "$lan_address"
+for node in node1 node2 node3; do
+	show on --name $name $node ip -brief link show dev eth0
+done
+show kubectl --name $name get service web-lan -o "jsonpath={.status.conditions[?(@.type=='lb.baremetal.dev/Announced')].message}{'\n'}"
 
 trap - ERR
 prefix=$(printf '%s ' "${sudo[@]}")
