@@ -127,9 +127,16 @@ func (h *harness) onLAN(t *testing.T, what, want string) {
 	}
 }
 
+// away shows the loop that the API server does not answer.
+func (h *harness) away() {
+	h.nodes.put(node{read: true, offline: true, uid: h.shown.uid, announced: h.shown.announced, program: h.shown.program})
+	synctest.Wait()
+}
+
 // show shows the loop a Node of a UID with the program, if there is one.
 func (h *harness) show(uid, program string) {
-	h.nodes.put(node{uid: uid, announced: program != "", program: program})
+	h.shown = node{read: true, uid: uid, announced: program != "", program: program}
+	h.nodes.put(h.shown)
 	synctest.Wait()
 }
 
@@ -141,14 +148,23 @@ func TestAddressesAreDoubtfulWhileTheAPIServerIsAway(t *testing.T) {
 		if h.wall.kept == nil || h.wall.kept.NodeUID != "u" || h.wall.kept.Cluster != "c" || h.wall.kept.Node != "here" {
 			t.Errorf("kept %+v", h.wall.kept)
 		}
-		h.online.put(false)
+		h.away()
 		h.onLAN(t, "away", "192.0.2.1 doubtful")
-		h.online.put(true)
+		h.show("u", encode(t, lanProgram(1, group("here", false, "192.0.2.1"), group("there", false, "192.0.2.2"))))
 		h.onLAN(t, "back", "192.0.2.1 certain")
+		h.nodes.put(node{read: true, gone: true})
+		h.onLAN(t, "the Node is gone", "192.0.2.1 doubtful")
+		h.show("u", "malformed")
+		h.onLAN(t, "the program is malformed", "192.0.2.1 doubtful")
+		h.show("u", encode(t, lanProgram(2, group("here", false, "192.0.2.1"))))
+		h.onLAN(t, "mended", "192.0.2.1 certain")
+		h.away()
+		h.show("u", encode(t, lanProgram(3, group("there", false, "192.0.2.1"))))
+		h.onLAN(t, "back, and moved meanwhile", "")
 		h.stop()
 		<-h.ended
-		if got := h.wall.shown(); got == "" {
-			t.Error("a restart withdraws")
+		if h.wall.forgot {
+			t.Error("a restart forgets")
 		}
 	})
 }
@@ -156,7 +172,7 @@ func TestAddressesAreDoubtfulWhileTheAPIServerIsAway(t *testing.T) {
 func TestLeavingNodeStopsAnswering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
-		h.nodes.put(node{uid: "u", announced: true, draining: true, program: encode(t, lanProgram(1, group("here", false, "192.0.2.1")))})
+		h.nodes.put(node{read: true, uid: "u", announced: true, draining: true, program: encode(t, lanProgram(1, group("here", false, "192.0.2.1")))})
 		h.onLAN(t, "running", "192.0.2.1 certain")
 		h.stop()
 		<-h.ended
@@ -187,7 +203,7 @@ func TestProgramOfBefore(t *testing.T) {
 			h.onLAN(t, "confirmed", "192.0.2.1 certain")
 		}},
 		"the API server refuses": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
-			h.online.put(false)
+			h.nodes.put(node{offline: true})
 			h.onLAN(t, "at once", "192.0.2.1 doubtful")
 		}},
 		"the API server answers": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {

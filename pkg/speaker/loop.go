@@ -70,8 +70,6 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 			continue
 		case n := <-s.nodes.c:
 			s.takeNode(ctx, d, n)
-		case online := <-s.online.c:
-			s.takeOnline(ctx, d, online)
 		case <-d.fallback:
 			s.fallBack(ctx, d)
 		case <-d.rollback:
@@ -113,16 +111,21 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 	return s.stop(ctx, d)
 }
 
-// takeNode takes notice of a change of the Node.
+// takeNode takes notice of a change of the Node, or of the API server's absence:
+// from then on the program may be out of date, until the Node is read again.
 func (s *speaker) takeNode(ctx context.Context, d *desk, n node) {
 	logger := klog.FromContext(ctx)
+	if !n.read {
+		s.fallBack(ctx, d)
+		return
+	}
 	if n.gone && !d.node.gone {
 		logger.Info("The Node is gone; announcing what was announced")
 	}
-	before := d.node
+	before, wasOnline := d.node, d.online
 	// An outage of the API server does not bring the Node back.
 	n.abandoned = n.abandoned || n.gone && before.abandoned
-	d.node, d.read, d.online = n, true, true
+	d.node, d.read, d.online = n, true, !n.offline
 	s.reporter.observe(n)
 	if !n.gone && d.memory.program != nil && n.uid != d.memory.nodeUID {
 		s.disown(ctx, d)
@@ -139,6 +142,9 @@ func (s *speaker) takeNode(ctx context.Context, d *desk, n node) {
 		s.fallBack(ctx, d)
 	case !d.looked || n.program != d.value:
 		s.takeProgram(ctx, d, false)
+	}
+	if d.online != wasOnline || n.gone != before.gone {
+		s.carryOutLAN(d) // what was doubtful may be certain now, or the reverse
 	}
 }
 
@@ -161,18 +167,6 @@ func (s *speaker) withdraw(ctx context.Context) {
 	}
 }
 
-// takeOnline takes notice of whether the API server answers. While it does not,
-// the program may be out of date.
-func (s *speaker) takeOnline(ctx context.Context, d *desk, online bool) {
-	if !online && !d.read {
-		s.fallBack(ctx, d)
-	}
-	if online != d.online {
-		d.online = online
-		s.carryOutLAN(d)
-	}
-}
-
 // takeProgram obeys the annotation if it can be obeyed.
 func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 	logger := klog.FromContext(ctx)
@@ -180,6 +174,7 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 	program, err := next(d.program, d.value, rollback)
 	d.refused = err
 	if err != nil {
+		s.carryOutLAN(d) // the one in force is doubtful
 		logger.Error(err, "The program in the Node's annotation is not obeyed")
 		programErrors.WithLabelValues(reasonOf(err)).Inc()
 		if errors.As(err, new(olderError)) {
@@ -233,7 +228,7 @@ func (s *speaker) carryOutLAN(d *desk) {
 	d.reached = s.reach(targets(d.program))
 	state, err := compileLAN(d.program, standing{
 		node:     s.nodeName,
-		doubtful: d.origin != fromNode || !d.online,
+		doubtful: d.origin != fromNode || !d.online || d.node.gone || d.refused != nil,
 		before:   d.memory.owned(),
 	}, d.interfaces, d.reached)
 	if d.onLAN = err; err == nil {
@@ -278,6 +273,9 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 	}
 	d.unset = err
 	err = errors.Join(d.onLAN, err)
+	if d.origin == fromNode {
+		d.memory.program = nil // the present one counts from now on
+	}
 	prefixes := 0
 	for _, g := range state.Groups {
 		prefixes += len(g.Prefixes)

@@ -39,6 +39,9 @@ var errDeleted = errors.New("the Node was deleted")
 
 // node is what matters of the speaker's Node.
 type node struct {
+	// read: the rest was read once. offline: the API server does not answer
+	// now, so that the rest may be out of date.
+	read, offline bool
 	// gone means that there is no such Node; abandoned, that for goneHold the
 	// API server has said nothing else.
 	gone, abandoned bool
@@ -58,6 +61,7 @@ type node struct {
 func nodeOf(n *corev1.Node) node {
 	program, announced := n.Annotations[v1alpha1.NodeAnnouncements]
 	return node{
+		read:         true,
 		uid:          string(n.UID),
 		program:      program,
 		announced:    announced,
@@ -82,14 +86,14 @@ func (n node) leaving() bool { return n.gone || n.cordoned || n.draining || n.sh
 type watcher struct {
 	client  nodeSource
 	changed func(node)
-	// online is told whether the API server answers.
-	online func(bool)
 	// wait pauses after the given number of failures in a row.
 	wait func(ctx context.Context, failures int)
 
 	// missing is since when the API server has said, without a failure, that
 	// there is no Node; zero if there is one.
 	missing time.Time
+	// last is what was told last.
+	last node
 }
 
 // nodeSource is the part of client that a watcher needs.
@@ -110,7 +114,7 @@ func (w *watcher) run(ctx context.Context) error {
 			failures++
 			// A watch that breaks is no outage, but a list that fails is.
 			if !progress {
-				w.online(false)
+				w.offline()
 			}
 			// The first failures of an outage, and then some.
 			if failures&(failures-1) == 0 {
@@ -131,12 +135,11 @@ func (w *watcher) once(ctx context.Context) (progress bool, err error) {
 		w.missing = time.Time{}
 		return false, fmt.Errorf("listing: %w", err)
 	}
-	w.online(true)
 	if len(list.Items) == 0 {
 		if w.missing.IsZero() {
 			w.missing = time.Now()
 		}
-		w.changed(node{gone: true, abandoned: time.Since(w.missing) >= goneHold})
+		w.tell(node{read: true, gone: true, abandoned: time.Since(w.missing) >= goneHold})
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, goneRelist)
 		defer cancel()
@@ -178,7 +181,7 @@ func (w *watcher) follow(ctx context.Context, version string) (string, error) {
 		case watch.Added, watch.Modified:
 			w.found(n)
 		case watch.Deleted:
-			w.changed(node{gone: true})
+			w.tell(node{read: true, gone: true})
 			return version, errDeleted
 		case watch.Bookmark:
 		}
@@ -188,7 +191,22 @@ func (w *watcher) follow(ctx context.Context, version string) (string, error) {
 
 func (w *watcher) found(n *corev1.Node) {
 	w.missing = time.Time{}
-	w.changed(nodeOf(n))
+	w.tell(nodeOf(n))
+}
+
+func (w *watcher) tell(n node) {
+	w.last = n
+	w.changed(n)
+}
+
+// offline tells that the API server does not answer.
+func (w *watcher) offline() {
+	if w.last.offline {
+		return
+	}
+	n := w.last
+	n.offline = true
+	w.tell(n)
 }
 
 // backoff waits longer after each failure, up to maxBackoff, with jitter so that

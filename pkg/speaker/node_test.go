@@ -88,7 +88,7 @@ func TestWatcher(t *testing.T) {
 		s := &source{items: []corev1.Node{*nodeWith("9", "a")}}
 		seen := make(chan string, 100)
 		var last string
-		w := &watcher{client: s, wait: backoff, online: func(bool) {}, changed: func(n node) {
+		w := &watcher{client: s, wait: backoff, changed: func(n node) {
 			if text := fmt.Sprint(n.program, " ", n.gone || n.abandoned); text != last {
 				seen <- text
 				last = text
@@ -155,7 +155,7 @@ func TestWatcherAbandons(t *testing.T) {
 		s := &source{items: []corev1.Node{*nodeWith("9", "a")}}
 		var mu sync.Mutex
 		var last node
-		w := &watcher{client: s, wait: backoff, online: func(bool) {}, changed: func(n node) {
+		w := &watcher{client: s, wait: backoff, changed: func(n node) {
 			mu.Lock()
 			defer mu.Unlock()
 			last = n

@@ -45,7 +45,6 @@ type speaker struct {
 
 	// Inbox of the loop. Of each kind only the last one counts.
 	nodes      latest[node]
-	online     latest[bool] // whether the API server answers
 	interfaces latest[inventory]
 	routes     latest[struct{}]
 	secrets    latest[struct{}]
@@ -108,7 +107,7 @@ func Run(ctx context.Context, config Config) error {
 		defer closeSessions()
 		return s.loop(ctx, interfaces, before)
 	})
-	watch := &watcher{client: api, changed: s.nodes.put, online: s.online.put, wait: backoff}
+	watch := &watcher{client: api, changed: s.nodes.put, wait: backoff}
 	group.Go(func() error { return watch.run(ctx) })
 	group.Go(func() error { return s.vault.run(ctx) })
 	group.Go(func() error { return s.reporter.run(ctx) })
@@ -128,7 +127,6 @@ func newSpeaker(version, nodeName string) *speaker {
 		nodeName:   nodeName,
 		keeper:     noKeeper{},
 		nodes:      newLatest[node](),
-		online:     newLatest[bool](),
 		interfaces: newLatest[inventory](),
 		routes:     newLatest[struct{}](),
 		secrets:    newLatest[struct{}](),

@@ -135,6 +135,7 @@ type harness struct {
 	*speaker
 	board   *board
 	wall    *wall
+	shown   node
 	secrets sync.Map // name -> data
 	stop    context.CancelFunc
 	ended   chan struct{}
@@ -187,7 +188,7 @@ func newHarnessAfter(t *testing.T, before memory, g *gate) *harness {
 
 // see shows the loop a Node with the annotation.
 func (h *harness) see(program string) {
-	h.nodes.put(node{announced: true, program: program})
+	h.nodes.put(node{read: true, announced: true, program: program})
 	synctest.Wait()
 }
 
@@ -227,7 +228,7 @@ func TestLoopKeepsTheLastState(t *testing.T) {
 		if h.ready(t.Context()) == nil {
 			t.Error("ready before the Node was read")
 		}
-		h.nodes.put(node{})
+		h.nodes.put(node{read: true})
 		h.announces(t)
 		if err := h.ready(t.Context()); err != nil {
 			t.Errorf("not ready without a program: %v", err)
@@ -243,6 +244,7 @@ func TestLoopKeepsTheLastState(t *testing.T) {
 			"malformed":       {announced: true, program: `{"version":1`},
 			"empty value":     {announced: true},
 		} {
+			n.read = true
 			h.nodes.put(n)
 			h.announces(t, "203.0.113.1")
 			if _, n := h.board.shown(); n != sets {
@@ -341,12 +343,12 @@ func TestLoopAbandons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
 		h.see(program(t, 5, nil, "203.0.113.1"))
-		h.nodes.put(node{gone: true})
+		h.nodes.put(node{read: true, gone: true})
 		h.announces(t, "203.0.113.1")
 		if err := h.ready(t.Context()); err != nil {
 			t.Errorf("not ready while the Node may come back: %v", err)
 		}
-		h.nodes.put(node{gone: true, abandoned: true})
+		h.nodes.put(node{read: true, gone: true, abandoned: true})
 		h.announces(t)
 		if state, _ := h.board.shown(); len(state.Peers) != 0 {
 			t.Errorf("peers %+v", state.Peers)
@@ -355,7 +357,7 @@ func TestLoopAbandons(t *testing.T) {
 			t.Error("ready")
 		}
 		_, sets := h.board.shown()
-		h.nodes.put(node{gone: true, abandoned: true})
+		h.nodes.put(node{read: true, gone: true, abandoned: true})
 		h.speaker.secrets.put(struct{}{})
 		h.announces(t)
 		if _, n := h.board.shown(); n != sets {
@@ -363,14 +365,14 @@ func TestLoopAbandons(t *testing.T) {
 		}
 
 		// The API server was away, and has to be asked for a while again.
-		h.nodes.put(node{gone: true})
+		h.nodes.put(node{read: true, gone: true})
 		h.announces(t)
 		if h.ready(t.Context()) == nil {
 			t.Error("ready after an outage")
 		}
 
 		// A new Node of the name: its program counts whatever its epoch.
-		h.nodes.put(node{})
+		h.nodes.put(node{read: true})
 		h.announces(t)
 		if err := h.ready(t.Context()); err != nil {
 			t.Error(err)
@@ -463,6 +465,7 @@ func TestStop(t *testing.T) {
 				h := newHarness(t)
 				h.see(program(t, 1, nil, "203.0.113.1"))
 				test.node.program, test.node.announced = program(t, 1, nil, "203.0.113.1"), !test.node.gone
+				test.node.read = true
 				h.nodes.put(test.node)
 				synctest.Wait()
 				h.stop()
