@@ -317,15 +317,32 @@ func (c *computation) noteConflict(a *Address) {
 	if o.owner < 0 {
 		return
 	}
-	conflicts := c.nodes[o.owner].report.Conflicts
-	at := slices.IndexFunc(conflicts, func(x announce.Conflict) bool { return x.Address == a.From() })
-	if at < 0 {
+	o.Conflict = c.conflictOn(o.Owner(), a.From()).Conflict
+	if o.Conflict == nil {
 		return
 	}
-	o.Conflict = &conflicts[at]
 	if i, ours := c.macs[o.Conflict.MAC]; ours {
 		o.Claimant = c.nodes[i].object.Name
 	}
+}
+
+// reported is the conflict that a node reports, if it does.
+type reported struct{ *announce.Conflict }
+
+func (r reported) held() bool { return r.Conflict != nil && r.Held }
+
+// conflictOn is what the named node reports of the address.
+func (c *computation) conflictOn(node string, addr netip.Addr) reported {
+	i, known := c.indexes[node]
+	if !known {
+		return reported{}
+	}
+	conflicts := c.nodes[i].report.Conflicts
+	at := slices.IndexFunc(conflicts, func(x announce.Conflict) bool { return x.Address == addr })
+	if at < 0 {
+		return reported{}
+	}
+	return reported{&conflicts[at]}
 }
 
 // lanKey tells apart the addresses that are announced differently on the LAN.
@@ -344,11 +361,12 @@ func (c *computation) putOnLAN(a *Address) {
 	}
 	key := lanKey{pool: a.pool, candidates: strings.Join(o.Candidates, "\n")}
 	// The first owner asks whether the address is in use; one that takes it
-	// over must not, for the previous one may answer.
+	// over must not wait for that, unless nobody could announce it yet.
 	if before := c.past[a.From()].layer2; before == nil {
 		key.probe = true
 	} else {
-		key.probe = before.Probe && before.Candidates[0] == o.Owner()
+		former := before.Candidates[0]
+		key.probe = before.Probe && (former == o.Owner() || c.conflictOn(former, a.From()).held())
 	}
 	if localTraffic(a.service) {
 		key.healthCheckNodePort = uint16(a.service.Spec.HealthCheckNodePort)

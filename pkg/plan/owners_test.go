@@ -201,6 +201,20 @@ func TestNewAddressesAreProbedAndMovedOnesAreNot(t *testing.T) {
 	if probes(s.advance()) {
 		t.Error("the flag came back")
 	}
+	// What its owner could not announce yet, the next one must ask for as well.
+	s = lanCluster(2, 1)
+	owner := s.advance().Services[0].Addresses[0].Layer2.Owner()
+	at := slices.IndexFunc(s.Nodes, func(n *corev1.Node) bool { return n.Name == owner })
+	r, err := announce.DecodeReport(s.Nodes[at].Annotations[v1alpha1.NodeSpeaker])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Conflicts = []announce.Conflict{{Address: netip.MustParseAddr("198.18.0.1"), Held: true}}
+	report(s.Nodes[at], r)
+	setReady(s.Nodes[at], corev1.ConditionUnknown)
+	if p := s.advance(); p.Services[0].Addresses[0].Layer2.Owner() == owner || !probes(p) {
+		t.Error("an address that is in use is announced by its next owner without a question")
+	}
 }
 
 // TestHalfWrittenMove: some nodes have the next plan, others the one before.
