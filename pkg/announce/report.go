@@ -17,6 +17,9 @@ type Report struct {
 	Hash  string `json:"hash,omitempty"`
 	// Error says why the newest program is not carried out, or not wholly.
 	Error string `json:"error,omitempty"`
+	// Leaving means that the speaker is about to stop, and not to come back soon:
+	// its addresses on the LAN are for others.
+	Leaving bool `json:"leaving,omitempty"`
 	// Interfaces that could announce, by name.
 	Interfaces []Interface `json:"interfaces,omitempty"`
 	// Reach answers Program.Reach, by target.

@@ -22,8 +22,11 @@
 // # How it is built
 //
 //   - select.go chooses the interfaces of an address. Pure.
-//   - book.go, entry.go, hear.go and pace.go decide what is sent when. Time is
-//     an argument, what is to be sent goes to a function.
+//   - order.go compiles a State, traps.go finds kernel settings that spoil it.
+//   - book.go decides what is sent when, with an entry for each address, a link
+//     for each interface and a place for each address on a link. Time is an
+//     argument, what is to be sent goes to a function (pace.go), what was
+//     received comes by hear.
 //   - station.go is what a reader of packets needs to answer at once, without
 //     the book's lock.
 //   - ports.go, socket.go and groups.go own the packet sockets.

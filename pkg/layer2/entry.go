@@ -99,7 +99,7 @@ func (b *book) move(e *entry, chosen []int, interfaces []Interface, now time.Tim
 		}
 		p := &place{entry: e, link: l}
 		l.places[e.addr] = p
-		l.station.set(e.addr, e.phase == announced)
+		l.station.set(e.addr, false)
 		places = append(places, p)
 		gained = append(gained, p)
 	}
@@ -114,14 +114,17 @@ func (b *book) move(e *entry, chosen []int, interfaces []Interface, now time.Tim
 		return !slices.ContainsFunc(places, func(p *place) bool { return p.link == s.link })
 	})
 	if len(places) == 0 {
+		b.setConflict(e, nil) // there is no LAN to have it on
 		return true
 	}
 	// Where the address was announced it may be announced again: the link was
 	// down, or another one of several joins in. Elsewhere it is a new one, and
 	// so it is when a fellow may have taken it over meanwhile.
-	if e.phase == announced && !(silent && e.caution == Doubtful) && slices.ContainsFunc(places, func(p *place) bool { return slices.Contains(e.home, p.link.name) }) {
+	again := slices.ContainsFunc(places, func(p *place) bool { return slices.Contains(e.home, p.link.name) })
+	if e.phase == announced && again && (!silent || e.caution != Doubtful) {
 		e.home = names(places)
 		for _, p := range gained {
+			p.link.station.set(e.addr, true)
 			p.begin(now)
 		}
 		return true
@@ -146,27 +149,6 @@ func names(places []*place) []string {
 	}
 	return out
 }
-
-// begin begins the probes or the burst of a place anew.
-func (p *place) begin(now time.Time) {
-	p.cancel()
-	p.round, p.due, p.done = 0, now, false
-}
-
-// cancel takes the jobs of a place back.
-func (p *place) cancel() {
-	p.ticket++
-	p.queued, p.asserting = false, false
-	p.due = time.Time{}
-}
-
-// ripe reports whether something is due.
-func (p *place) ripe(now time.Time) bool {
-	return p.open() && !p.queued && !p.due.IsZero() && !p.due.After(now)
-}
-
-// open reports whether something can be sent.
-func (p *place) open() bool { return p.link.open[familyOf(p.entry.addr)] }
 
 // announce begins to answer. If free, nobody else has the address.
 func (b *book) announce(e *entry, now time.Time, free bool) {

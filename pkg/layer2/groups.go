@@ -19,8 +19,8 @@ import (
 type memberships struct {
 	index int
 	conn  *packet.Conn
-	// joined are the sockets by group; absent means not even the NIC's filter
-	// has the group, -1 that MLD has not.
+	// joined are the sockets by group, or -1 where MLD does not report it. The
+	// NIC's filter has all groups that are in it.
 	joined map[netip.Addr]int
 	// sockets are unbound UDP sockets. The kernel limits the memberships of one
 	// (net.core.optmem_max), hence several.
@@ -53,7 +53,7 @@ func (m *memberships) set(groups map[netip.Addr]announce.MAC) error {
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("joining %d of %d multicast groups: %w", failed, len(groups), first)
+		return fmt.Errorf("switches are not told of %d of %d multicast groups (enable IPv6 on the interface): %w", failed, len(groups), first)
 	}
 	return nil
 }

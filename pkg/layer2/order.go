@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go4.org/netipx"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
 
 // order is a State, compiled for the book.
@@ -37,7 +39,7 @@ func compile(s *State) *order {
 	}
 	o.wants = make([]want, 0, total)
 	subnets := newSubnets(s.Interfaces)
-	var unplaced complaints
+	unplaced := make(complaints)
 	for _, g := range s.Groups {
 		var links []int
 		var problem string
@@ -45,6 +47,10 @@ func compile(s *State) *order {
 			links, problem = choose(s.Interfaces, s.Reach, g.Interfaces)
 		}
 		for _, addr := range g.Addresses {
+			if addr = addr.Unmap().WithZone(""); !isHost(addr) {
+				unplaced.add("not the address of a host: remove it from the pool", addr)
+				continue
+			}
 			if len(g.Interfaces) == 0 {
 				links, problem = subnets.choose(addr)
 			}
@@ -58,28 +64,23 @@ func compile(s *State) *order {
 	return o
 }
 
-// complaints are problems, each with the addresses that have it.
-type complaints struct {
-	texted map[string]*netipx.IPSetBuilder
+// isHost reports whether a host may have the address on a LAN.
+func isHost(addr netip.Addr) bool {
+	return addr.IsValid() && !addr.IsUnspecified() && !addr.IsMulticast() && !addr.IsLoopback()
 }
 
-func (c *complaints) add(problem string, addr netip.Addr) {
-	if c.texted == nil {
-		c.texted = make(map[string]*netipx.IPSetBuilder)
-	}
-	set := c.texted[problem]
-	if set == nil {
-		set = new(netipx.IPSetBuilder)
-		c.texted[problem] = set
-	}
-	set.Add(addr)
+// complaints are problems, each with the addresses that have it.
+type complaints map[string][]netip.Addr
+
+func (c complaints) add(problem string, addr netip.Addr) {
+	c[problem] = append(c[problem], addr)
 }
 
 // texts are the problems, each with the ranges of its addresses, in order.
-func (c *complaints) texts() []string {
-	out := make([]string, 0, len(c.texted))
-	for problem, builder := range c.texted {
-		out = append(out, fmt.Sprintf("%s: %s", rangesText(builder), problem))
+func (c complaints) texts() []string {
+	var out []string
+	for problem, addrs := range c {
+		out = append(out, fmt.Sprintf("%s: %s", rangesText(addrs), problem))
 	}
 	slices.Sort(out)
 	return out
@@ -88,15 +89,11 @@ func (c *complaints) texts() []string {
 // maxRanges are the ranges of addresses that a problem names.
 const maxRanges = 4
 
-func rangesText(builder *netipx.IPSetBuilder) string {
-	ranges := rangesOf(builder)
+func rangesText(addrs []netip.Addr) string {
+	ranges := rangesOf(addrs)
 	var texts []string
 	for _, r := range ranges[:min(len(ranges), maxRanges)] {
-		text := r.From().String()
-		if r.To() != r.From() {
-			text += "-" + r.To().String()
-		}
-		texts = append(texts, text)
+		texts = append(texts, announce.Range(r).String())
 	}
 	if more := len(ranges) - maxRanges; more > 0 {
 		texts = append(texts, fmt.Sprintf("and %d more ranges", more))
@@ -104,12 +101,16 @@ func rangesText(builder *netipx.IPSetBuilder) string {
 	return strings.Join(texts, ", ")
 }
 
-// rangesOf are the ranges of the addresses that were added. The only error that
-// the builder knows is an invalid address, which it then leaves out.
-func rangesOf(builder *netipx.IPSetBuilder) []netipx.IPRange {
-	set, _ := builder.IPSet()
-	if set == nil {
-		return nil
+// rangesOf are the addresses as ascending ranges. It sorts the addresses.
+func rangesOf(addrs []netip.Addr) []netipx.IPRange {
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	var out []netipx.IPRange
+	for i := 0; i < len(addrs); {
+		from, to := addrs[i], addrs[i]
+		for i++; i < len(addrs) && (addrs[i] == to || addrs[i] == to.Next()); i++ {
+			to = addrs[i]
+		}
+		out = append(out, netipx.IPRangeFrom(from, to))
 	}
-	return set.Ranges()
+	return out
 }

@@ -48,29 +48,13 @@ type job struct {
 	suspect *suspect
 }
 
-// valid reports whether the job has not been taken back.
-func (j *job) valid() bool { return j.suspect != nil || j.ticket == j.place.ticket }
-
-// queue puts the place's next probe or announcement into the link's queue.
-func (p *place) queue() {
-	u := atOnce
-	switch {
-	case p.entry.asking || p.round == 0:
-	case p.round < len(bursts[familyOf(p.entry.addr)]):
-		u = laterRound
-	default:
-		u = refresh
+// valid reports whether the job has not been taken back: nobody waits any longer
+// for the answer of a suspect, or the place has begun anew.
+func (j *job) valid() bool {
+	if s := j.suspect; s != nil {
+		return s.link.watched[s.family].IsValid() && s.link.open[s.family]
 	}
-	p.queued = true
-	p.link.ready[u].push(job{place: p, ticket: p.ticket})
-}
-
-// assert puts an announcement into the queue, besides what is there anyway.
-func (p *place) assert(u urgency) {
-	if !p.asserting && p.open() {
-		p.asserting = true
-		p.link.ready[u].push(job{place: p, ticket: p.ticket, assert: true})
-	}
+	return j.ticket == j.place.ticket
 }
 
 // sender sends a frame or says why it could not.
@@ -129,7 +113,7 @@ func (l *link) first() (*job, *fifo) {
 // what is the case now.
 func (j *job) frames() (family, [][]byte) {
 	if s := j.suspect; s != nil {
-		return s.family, [][]byte{probe(s.link, s.link.self[s.family])}
+		return s.family, [][]byte{probe(s.link, s.link.watched[s.family])}
 	}
 	p, addr := j.place, j.place.entry.addr
 	f := familyOf(addr)

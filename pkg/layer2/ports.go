@@ -32,6 +32,8 @@ const (
 	maxHeard = 1024
 )
 
+var errClosed = errors.New("the socket is closed")
+
 // heard is a message for the book.
 type heard struct {
 	link    *link
@@ -97,7 +99,7 @@ func (ps *ports) set(wanted []ears) (opened, closed []portKey, again time.Durati
 			opened = append(opened, key)
 		}
 		if err := p.adjust(w); err != nil {
-			ps.problems[key] = fmt.Sprintf("interface %s: %v: some addresses may not be answered for", w.name, err)
+			ps.problems[key] = fmt.Sprintf("interface %s: some addresses may not be answered: %v", w.name, err)
 			if again == 0 {
 				again = adjustTime
 			}
@@ -156,6 +158,9 @@ func (ps *ports) read(p *port) {
 // send sends a frame. That the interface has gone down is not always told to the
 // reader, too.
 func (ps *ports) send(p *port, frame []byte) error {
+	if p == nil {
+		return errClosed // the book knows better; it costs a retry
+	}
 	err := p.socket.Write(frame)
 	if isGone(err) && p.failed.CompareAndSwap(false, true) {
 		ps.poke()
@@ -183,7 +188,7 @@ func (p *port) adjust(w ears) error {
 	ranges := w.ranges()
 	if !slices.Equal(ranges, p.ranges) {
 		if err := p.setFilter(ranges); err != nil {
-			return fmt.Errorf("setting the socket's filter: %w", err)
+			return fmt.Errorf("setting the socket's filter (raise net.core.optmem_max): %w", err)
 		}
 		p.ranges = ranges
 	}
@@ -225,10 +230,4 @@ func span(ranges []netipx.IPRange) []netipx.IPRange {
 	return []netipx.IPRange{netipx.IPRangeFrom(ranges[0].From(), ranges[len(ranges)-1].To())}
 }
 
-func (e *ears) ranges() []netipx.IPRange {
-	var builder netipx.IPSetBuilder
-	for _, addr := range e.addresses {
-		builder.Add(addr)
-	}
-	return rangesOf(&builder)
-}
+func (e *ears) ranges() []netipx.IPRange { return rangesOf(e.addresses) }

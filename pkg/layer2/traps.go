@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"go4.org/netipx"
 )
 
 // traps finds addresses for which the kernel of every node answers ARP.
@@ -28,16 +26,13 @@ func traps(o *order, bound []netip.Addr, arpIgnore func(name string) (int, error
 	for _, addr := range bound {
 		isBound[addr] = true
 	}
-	addresses := make(map[int]*netipx.IPSetBuilder) // by index into interfaces
+	addresses := make(map[int][]netip.Addr) // by index into interfaces
 	for _, w := range o.wants {
 		if !w.addr.Is4() || !isBound[w.addr] {
 			continue
 		}
 		for _, i := range w.links {
-			if addresses[i] == nil {
-				addresses[i] = new(netipx.IPSetBuilder)
-			}
-			addresses[i].Add(w.addr)
+			addresses[i] = append(addresses[i], w.addr)
 		}
 	}
 	if len(addresses) == 0 {
@@ -45,14 +40,14 @@ func traps(o *order, bound []netip.Addr, arpIgnore func(name string) (int, error
 	}
 	all, err := arpIgnore("all")
 	var out []string
-	for i, set := range addresses {
+	for i, addrs := range addresses {
 		name := o.interfaces[i].Name
 		one, err1 := arpIgnore(name)
 		switch {
 		case err != nil || err1 != nil || max(all, one) >= 1:
 		default:
 			out = append(out, fmt.Sprintf("%s: bound to kube-ipvs0 while arp_ignore of %s is 0, so that every node answers ARP for them: "+
-				"run kube-proxy with --ipvs-strict-arp (strictARP: true)", rangesText(set), name))
+				"run kube-proxy with --ipvs-strict-arp (strictARP: true)", rangesText(addrs), name))
 		}
 	}
 	slices.Sort(out)

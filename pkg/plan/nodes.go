@@ -21,6 +21,8 @@ type node struct {
 	previous announce.Program
 	report   announce.Report
 	speaker  speaker
+	// forgiven: it is not ready, and that does not count.
+	forgiven bool
 	// verdict is empty unless the node may announce nothing.
 	verdict Verdict
 	// lan is what the speaker reports of the node's links.
@@ -77,7 +79,7 @@ const patience = 5 * time.Second
 // be about to come back.
 func (c *computation) patientWith(i int) bool {
 	since, ok := c.state.SpeakersAway[c.nodes[i].object.Name]
-	if c.state.Now.IsZero() || !ok {
+	if c.state.Now.IsZero() || !ok || c.nodes[i].forgiven {
 		return true
 	}
 	end := since.Add(patience)
@@ -177,7 +179,8 @@ func forgiveMassFailure(nodes []*node) {
 	}
 	for _, n := range nodes {
 		if n.verdict == NotReady {
-			n.verdict = ""
+			// Their Pods are not ready either, says the same control plane.
+			n.verdict, n.forgiven = "", true
 		}
 	}
 }

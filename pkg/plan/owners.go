@@ -17,6 +17,8 @@ const (
 	// maxPartners bounds the nodes that stand by for any address of one owner,
 	// so that the adjacencies of a node do not grow with the cluster.
 	maxPartners = 3
+	// smallLAN is the number of nodes up to which each knows all the others.
+	smallLAN = 32
 )
 
 // Ownership is who announces an address on the LAN.
@@ -124,6 +126,8 @@ func (p *pool) judgeOnLAN(n *node, addr netip.Addr) Verdict {
 		return NotSelected
 	case n.verdict != "":
 		return n.verdict
+	case n.report.Leaving:
+		return Leaving
 	case !n.lan.has(n.lan.effective(p.layer2.interfaces), addr):
 		return NoInterface
 	case n.speaker == speakerAway:
@@ -345,6 +349,23 @@ func (c *computation) conflictOn(node string, addr netip.Addr) reported {
 	return reported{&conflicts[at]}
 }
 
+// onSmallLAN are the nodes that could announce on a LAN, if they are few: then
+// each of them knows all of them, so that one that is cut off from the API
+// server knows its successor, whoever that is. Of many, each knows those that
+// share its addresses, for programs must not change with every node that comes.
+func (c *computation) onSmallLAN() []int {
+	var nodes []int
+	for i, n := range c.nodes {
+		if len(n.lan.macs) > 0 {
+			nodes = append(nodes, i)
+		}
+	}
+	if len(nodes) > smallLAN {
+		return nil
+	}
+	return nodes
+}
+
 // lanKey tells apart the addresses that are announced differently on the LAN.
 type lanKey struct {
 	pool                *pool
@@ -382,6 +403,7 @@ func (c *computation) putOnLAN(a *Address) {
 // lanGroups enters the buckets of the LAN into the nodes' groups, and into known the
 // nodes that each program has to speak of.
 func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool) {
+	all := c.onSmallLAN()
 	for key, b := range c.lanBuckets {
 		ranges := rangesOf(&b.addresses)
 		for _, member := range b.candidates {
@@ -398,6 +420,9 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 			})
 			for _, other := range b.candidates {
 				known[i][c.indexes[other]] = true
+			}
+			for _, other := range all {
+				known[i][other] = true
 			}
 		}
 	}

@@ -119,6 +119,57 @@ func TestTwoNodesFailOver(t *testing.T) {
 	}
 }
 
+func TestMassFailureMovesNothing(t *testing.T) {
+	s := lanCluster(3, 30)
+	before := owners(s.advance())
+	s.Now, s.SpeakersAway = time.Unix(1e9, 0), make(map[string]time.Time)
+	for i, n := range s.Nodes[:2] {
+		setReady(n, corev1.ConditionUnknown)
+		setPodReady(s.SpeakerPods[i], corev1.ConditionFalse)
+		s.SpeakersAway[n.Name] = time.Unix(1, 0)
+	}
+	for svc, owner := range owners(s.advance()) {
+		if before[svc] != owner {
+			t.Errorf("%s moved from %s to %s", svc, before[svc], owner)
+		}
+	}
+}
+
+func TestLeavingSpeakerHandsOver(t *testing.T) {
+	s := lanCluster(3, 30)
+	s.advance()
+	r, err := announce.DecodeReport(s.Nodes[1].Annotations[v1alpha1.NodeSpeaker])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Leaving = true
+	report(s.Nodes[1], r)
+	if got := spread(s.advance()); !slices.Equal(got, []int{15, 15}) {
+		t.Errorf("owners are spread %v", got)
+	}
+}
+
+func TestNodesKnowEachOtherOnSmallLANs(t *testing.T) {
+	for nodes, want := range map[int]int{smallLAN: smallLAN, smallLAN + 1: 1 + maxStandbys} {
+		s := lanCluster(nodes, 1)
+		p := s.advance()
+		program := p.Programs[p.Services[0].Addresses[0].Layer2.Owner()]
+		if len(program.Nodes) != want {
+			t.Errorf("of %d nodes, the owner knows %d, want %d", nodes, len(program.Nodes), want)
+		}
+	}
+}
+
+func TestReasonOfAnOwnerThatIsAway(t *testing.T) {
+	s := lanCluster(3, 1)
+	s.advance()
+	setPodReady(s.SpeakerPods[0], corev1.ConditionFalse)
+	p := s.advance()
+	if _, reason, message := p.Services[0].Condition(); reason != string(Retains) {
+		t.Errorf("reason %s: %s", reason, message)
+	}
+}
+
 func TestOwnersAreSpreadOverManyNodesAndZones(t *testing.T) {
 	s := lanCluster(10, 500)
 	for i, n := range s.Nodes {

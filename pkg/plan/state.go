@@ -164,6 +164,8 @@ const (
 	Deleting Verdict = "Deleting"
 	// NotReady: the node's Ready condition is not True.
 	NotReady Verdict = "NotReady"
+	// Leaving: the node's speaker is about to stop.
+	Leaving Verdict = "Leaving"
 	// NoInterface: none of the node's interfaces has a subnet that holds the
 	// address, or is one of those that are named.
 	NoInterface Verdict = "NoInterface"

@@ -16,15 +16,17 @@ import (
 const LeaseName = "baremetal-planner"
 
 // Times of the Lease. It is released on exit, so that an upgrade stops
-// planning for a second; after a crash the next planner waits for its end.
+// planning for a second; after a crash the next planner waits for its end. It is
+// short because the node that dies may be the one with the planner: the addresses
+// that it answered for wait for both to be noticed.
 const (
-	leaseDuration = 6 * time.Second
-	renewDeadline = 4 * time.Second
+	leaseDuration = 3 * time.Second
+	renewDeadline = 2 * time.Second
 	// retryPeriod is that of the holder; others look after 1 to 2.2 times as long.
 	retryPeriod = 500 * time.Millisecond
 	// term is how long the work goes on after the last renewal: it has ended
 	// when another planner may take the Lease, even if giving it up hangs.
-	term = leaseDuration - time.Second
+	term = leaseDuration - 500*time.Millisecond
 )
 
 // lead works while it holds the Lease, again and again, until the context ends.

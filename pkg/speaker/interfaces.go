@@ -140,6 +140,13 @@ func announcing(links []link, addresses []address) []nic {
 	return out
 }
 
+// lost reports whether an interface that could announce cannot any more.
+func lost(before, now []nic) bool {
+	return slices.ContainsFunc(before, func(b nic) bool {
+		return !b.NoCarrier && !slices.ContainsFunc(now, func(n nic) bool { return n.Name == b.Name && !n.NoCarrier })
+	})
+}
+
 // nextHop6 is the next hop of IPv6 prefixes over a session between IPv4
 // addresses: the IPv6 address of the interface through which the kernel reaches
 // the router, or else of one on the router's link.

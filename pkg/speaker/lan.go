@@ -84,6 +84,10 @@ func (s *standing) caution(g *announce.Group, addr netip.Addr) layer2.Caution {
 	return layer2.Certain
 }
 
+func ownsAny(p *announce.Program, node string) bool {
+	return p != nil && slices.ContainsFunc(p.Groups, func(g announce.Group) bool { return g.Layer2.OwnedBy(node) })
+}
+
 // takesOver reports whether next makes the node answer for addresses that
 // another node answered for: that one waits for the report.
 func takesOver(next, previous *announce.Program, node string) bool {

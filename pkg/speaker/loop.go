@@ -16,7 +16,11 @@ import (
 )
 
 // withdrawTimeout bounds the withdrawal when the speaker leaves.
-const withdrawTimeout = 3 * time.Second
+const withdrawTimeout = 5 * time.Second
+
+// handoverTimeout bounds how long a leaving speaker waits for other owners of
+// its addresses. The planner takes a second at most.
+const handoverTimeout = 2 * time.Second
 
 // origin is where the program comes from that is carried out.
 type origin int
@@ -46,6 +50,9 @@ type desk struct {
 	nextHops   map[netip.Addr]netip.Addr // that were used, by router
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
+
+	// leaving: the speaker is about to stop, and the node to be emptied.
+	leaving bool
 
 	memory   memory
 	fallback <-chan time.Time // when memory counts
@@ -77,6 +84,9 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 		case <-s.secrets.c:
 			s.carryOut(ctx, d)
 		case i := <-s.interfaces.c:
+			if lost(d.interfaces.nics, i.nics) {
+				s.reporter.hurry(reportSoon)
+			}
 			d.interfaces = i
 			s.carryOutLAN(d)
 			if s.nextHopMoved(d) {
@@ -297,6 +307,7 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 	r := announce.Report{
 		Version:    s.version,
 		Formats:    []int{announce.FormatVersion},
+		Leaving:    d.leaving,
 		Interfaces: reported(d.interfaces.nics),
 		Reach:      d.reached,
 		Sessions:   sessions(s.announcer.Sessions(), d.problems),
@@ -372,6 +383,33 @@ func (s *speaker) stop(ctx context.Context, d *desk) error {
 		"draining", d.node.draining, "shuttingDown", d.node.shuttingDown, "gone", d.node.gone)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
 	defer cancel()
+	s.handOver(ctx, d)
 	s.withdraw(ctx)
 	return nil
+}
+
+// handOver has the planner give the node's addresses on the LAN to other nodes,
+// and answers for them until it has, but not for long.
+func (s *speaker) handOver(ctx context.Context, d *desk) {
+	if d.node.gone || !d.online {
+		return // nobody is told
+	}
+	d.leaving = true
+	s.reporter.hurry(reportNow)
+	s.report(ctx, d)
+	timeout := time.NewTimer(handoverTimeout)
+	defer timeout.Stop()
+	for ownsAny(d.program, s.nodeName) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timeout.C:
+			klog.FromContext(ctx).Info("Addresses on the LAN have no other owner yet")
+			return
+		case pong := <-s.pings:
+			close(pong)
+		case n := <-s.nodes.c:
+			s.takeNode(ctx, d, n)
+		}
+	}
 }

@@ -92,10 +92,10 @@ func Run(ctx context.Context, config Config) error {
 	// them. An error comes up again in watchInterfaces.
 	interfaces, _ := listInterfaces()
 
-	// The announcers outlive the others, for the withdrawal.
-	background, closeSessions := context.WithCancel(context.WithoutCancel(ctx))
-	defer closeSessions()
-	group, ctx := errgroup.WithContext(ctx)
+	// Everything outlives the loop, which hands over and withdraws at its end.
+	background, closeAll := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeAll()
+	group, background := errgroup.WithContext(background)
 	group.Go(func() error { return bgpAnnouncer.Run(background) })
 	group.Go(func() error { return lan.Run(background) })
 	if config.StateDir != "" {
@@ -103,21 +103,24 @@ func Run(ctx context.Context, config Config) error {
 		s.keeper = writer
 		group.Go(func() error { return writer.Run(background) })
 	}
-	group.Go(func() error {
-		defer closeSessions()
-		return s.loop(ctx, interfaces, before)
-	})
 	watch := &watcher{client: api, changed: s.nodes.put, wait: backoff}
-	group.Go(func() error { return watch.run(ctx) })
-	group.Go(func() error { return s.vault.run(ctx) })
-	group.Go(func() error { return s.reporter.run(ctx) })
-	group.Go(func() error { return s.gate.run(ctx) })
+	group.Go(func() error { return watch.run(background) })
+	group.Go(func() error { return s.vault.run(background) })
+	group.Go(func() error { return s.reporter.run(background) })
+	group.Go(func() error { return s.gate.run(background) })
 	group.Go(func() error {
-		return watchInterfaces(ctx, s.interfaces.put, func() { s.routes.put(struct{}{}) })
+		return watchInterfaces(background, s.interfaces.put, func() { s.routes.put(struct{}{}) })
 	})
 	if config.MetricsBindAddress != "" {
-		group.Go(func() error { return s.serve(ctx, config.MetricsBindAddress) })
+		group.Go(func() error { return s.serve(background, config.MetricsBindAddress) })
 	}
+	group.Go(func() error {
+		defer closeAll()
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		defer context.AfterFunc(background, stop)() // the others end with an error only
+		return s.loop(ctx, interfaces, before)
+	})
 	return group.Wait()
 }
 
