@@ -195,9 +195,15 @@ func TestProgramOfBefore(t *testing.T) {
 		then   func(t *testing.T, h *harness)
 	}{
 		"the API server is away": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
-			time.Sleep(apiPatience - 1)
-			h.onLAN(t, "at first", "")
-			time.Sleep(1)
+			h.onLAN(t, "at once, after a question", "192.0.2.1 doubtful")
+			if _, sets := h.board.shown(); sets != 0 {
+				t.Error("routers are told before the API server has had its time")
+			}
+			time.Sleep(apiPatience)
+			synctest.Wait()
+			if _, sets := h.board.shown(); sets == 0 {
+				t.Error("routers are not told")
+			}
 			h.onLAN(t, "then", "192.0.2.1 doubtful")
 			h.show("u", encode(t, lanProgram(6, group("here", true, "192.0.2.1"))))
 			h.onLAN(t, "confirmed", "192.0.2.1 certain")
@@ -211,12 +217,15 @@ func TestProgramOfBefore(t *testing.T) {
 			time.Sleep(time.Minute)
 			h.onLAN(t, "moved meanwhile", "")
 		}},
+		"the program cannot be read": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
+			h.show("u", "{\"version\":99}")
+			h.onLAN(t, "the last state", "192.0.2.1 doubtful")
+		}},
 		"the Node has no program": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
 			h.show("u", "")
 			h.onLAN(t, "the last state", "192.0.2.1 doubtful")
 		}},
 		"another Node of the name": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
-			time.Sleep(time.Second)
 			h.onLAN(t, "before that is known", "192.0.2.1 doubtful")
 			h.show("other", "")
 			h.onLAN(t, "then", "")

@@ -67,6 +67,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 	d := &desk{interfaces: interfaces, memory: before, booting: before.booted && s.gate.state() != gateHealthy}
 	if before.program != nil {
 		d.fallback = time.After(apiPatience)
+		s.askLAN(d)
 	}
 	for ctx.Err() == nil {
 		select {
@@ -184,6 +185,7 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 	program, err := next(d.program, d.value, rollback)
 	d.refused = err
 	if err != nil {
+		s.fallBack(ctx, d)
 		s.carryOutLAN(d) // the one in force is doubtful
 		logger.Error(err, "The program in the Node's annotation is not obeyed")
 		programErrors.WithLabelValues(reasonOf(err)).Inc()

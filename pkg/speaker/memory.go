@@ -85,6 +85,20 @@ func recall(ctx context.Context, dir, nodeName, tokenFile string) memory {
 	return m
 }
 
+// askLAN has the LAN asked for the addresses of before while the API server is
+// asked for the program: if that one does not answer, they are announced when
+// the LAN has not answered either.
+func (s *speaker) askLAN(d *desk) {
+	if d.booting {
+		return
+	}
+	p := d.memory.program
+	state, err := compileLAN(p, standing{node: s.nodeName, doubtful: true}, d.interfaces, s.reach(targets(p)))
+	if err == nil { // else it comes up again when the program is carried out
+		s.lan.Set(state)
+	}
+}
+
 // fallBack carries out the program of before, for the API server does not tell
 // another one.
 func (s *speaker) fallBack(ctx context.Context, d *desk) {
@@ -104,7 +118,7 @@ func (s *speaker) disown(ctx context.Context, d *desk) {
 	klog.FromContext(ctx).Error(d.memory.refused, "Withdrawing what was announced from --state-dir")
 	d.memory.program, d.fallback = nil, nil
 	s.keeper.Forget()
-	if d.origin == fromFile {
+	if d.origin != fromNode {
 		s.withdraw(ctx)
 		d.program, d.origin = nil, fromNowhere
 	}
