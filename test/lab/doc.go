@@ -20,6 +20,7 @@
 //	198.19.0.0/17    2001:db8:19::/112    ClusterIPs
 //	203.0.113.0/24   2001:db8:100::/64    free, for pools
 //	198.19.128.0/17                       free, for large pools
+//	192.0.2.200-250  2001:db8:2::2:0/112  free, for pools on the LAN itself
 //
 // # Hosts
 //
@@ -35,6 +36,14 @@
 // namespace, mount and interface. A lab started by Start ends with the process
 // that started it, which holds a pipe to the keeper. Nothing is shared between
 // labs, and nothing with the machine's own network.
+//
+// # ARP and NDP
+//
+// Neighbors, WatchNeighbor and FlushNeighbors show what the kernel of a host
+// makes of its LAN. Ask, StartCapture, StartFlood, StartClaim, StartResponder
+// and StartGarble speak ARP and NDP from raw sockets on a host: they ask for
+// thousands of addresses past the kernel's table, count packets, and are bad
+// neighbours. OnLink makes a host look for a pool outside its subnet on the LAN.
 //
 // # Use
 //

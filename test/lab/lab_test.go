@@ -106,7 +106,7 @@ spec:
 // themselves; they run in this order.
 func TestCluster(t *testing.T) {
 	l := lab.StartTest(t, lab.Config{Name: "test-cluster", Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	client, err := l.Client()
 	if err != nil {
@@ -127,6 +127,7 @@ func TestCluster(t *testing.T) {
 		{"unknown image", c.testUnknownImage},
 		{"token is bound to the pod", c.testToken},
 		{"capabilities", c.testCapabilities},
+		{"ARP and NDP", c.testLAN},
 		{"graceful deletion", c.testDeletion},
 		{"container killed", c.testKill},
 		{"kubelet killed", c.testKubelet},

@@ -74,6 +74,9 @@ func (l *Lab) dump(t testing.TB) {
 	if out, err := l.On(ctx, Router, "ip", "route"); err == nil {
 		t.Logf("routes of the router\n%s", out)
 	}
+	if neighbors, err := l.Neighbors(ctx, LAN); err == nil {
+		t.Logf("neighbours of the LAN client\n%v", neighbors)
+	}
 	logs := filepath.Join(l.Dir, keeper.LogDir)
 	for _, pattern := range []string{"pods/*.log", "*-kubelet.log", "*-bird.log", "*-bgpd.log"} {
 		files, _ := filepath.Glob(filepath.Join(logs, pattern))

@@ -22,6 +22,15 @@ const (
 	Pool      = "203.0.113.0/24"
 	PoolV6    = "2001:db8:100::/64"
 	ScalePool = "198.19.128.0/17"
+
+	// Layer2Pool and Layer2PoolV6 are free addresses of the LAN itself.
+	Layer2Pool   = "192.0.2.200-192.0.2.250"
+	Layer2PoolV6 = "2001:db8:2::2:0/112"
+
+	// Strangers and StrangersV6 are of the LAN too. Nobody has them: they are
+	// what forged packets come from.
+	Strangers   = "192.0.2.251-192.0.2.254"
+	StrangersV6 = "2001:db8:2::3:0-2001:db8:2::3:f"
 )
 
 // Hosts that every lab has.
@@ -60,10 +69,15 @@ type NodePlan struct {
 	Name               string
 	IPv4, IPv6         netip.Addr
 	PodsIPv4, PodsIPv6 netip.Prefix
+
+	// SecondIPv4 and SecondIPv6 are of a second interface on the LAN, if it has
+	// one.
+	SecondIPv4, SecondIPv6 netip.Addr
 }
 
 // Node returns the plan of node number n, counted from 1. Decimal numbers are
-// written into IPv6 addresses as they are, so that node3 is ::13 and .13.
+// written into IPv6 addresses as they are, so that node3 is ::13 and .13, and
+// its second interface ::103 and .103.
 func Node(n int) NodePlan {
 	return NodePlan{
 		Number:   n,
@@ -72,6 +86,9 @@ func Node(n int) NodePlan {
 		IPv6:     netip.MustParseAddr(fmt.Sprintf("2001:db8:2::%d", 10+n)),
 		PodsIPv4: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
 		PodsIPv6: netip.MustParsePrefix(fmt.Sprintf("2001:db8:18:%d::/64", n)),
+
+		SecondIPv4: netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + n)}),
+		SecondIPv6: netip.MustParseAddr(fmt.Sprintf("2001:db8:2::%d", 100+n)),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/keeper"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/kubelet"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/load"
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/wire"
 )
 
 // internalCommands are the processes that a lab consists of.
@@ -45,6 +46,12 @@ func internalCommands() []*cobra.Command {
 
 	return []*cobra.Command{
 		keep, echoServer, generate,
+		{
+			Use: "wire PROGRAM OPTIONS", Hidden: true, Args: cobra.ExactArgs(2),
+			RunE: func(c *cobra.Command, args []string) error {
+				return wire.Main(c.Context(), args[0], args[1], c.InOrStdin(), c.OutOrStdout())
+			},
+		},
 		{
 			Use: "host", Hidden: true, Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return host.Main() },

@@ -55,6 +55,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(upCommand(name), downCommand(name), listCommand())
 	root.AddCommand(useCommands(attach)...)
 	root.AddCommand(faultCommands(attach)...)
+	root.AddCommand(lanCommands(attach)...)
 	root.AddCommand(internalCommands()...)
 	return root
 }

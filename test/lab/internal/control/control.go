@@ -5,6 +5,7 @@
 package control
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -83,17 +84,13 @@ func (p *Program) Matches(name string) bool {
 			return true
 		}
 	}
-	for _, a := range p.Aliases {
-		if a == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.Aliases, name)
 }
 
 // ProgramStatus tells how a program fares.
 type ProgramStatus struct {
 	Name      string
+	Aliases   []string
 	Log       string
 	Running   bool
 	Held      bool // taken down by a person, stays down until started
@@ -104,6 +101,11 @@ type ProgramStatus struct {
 	ExitCode  int
 	Signal    syscall.Signal
 	Container bool
+}
+
+// Matches tells whether people mean this program by the given name.
+func (p *ProgramStatus) Matches(name string) bool {
+	return (&Program{Name: p.Name, Aliases: p.Aliases, Container: p.Container}).Matches(name)
 }
 
 // HostStatus tells how a host fares.
@@ -136,6 +138,18 @@ type SignalRequest struct {
 type CutRequest struct {
 	Host    string
 	Carrier bool // the host itself notices
+}
+
+// InterfaceRequest asks for one more interface of a node, on the LAN.
+type InterfaceRequest struct {
+	Host string
+	Name string
+}
+
+// LinkUp is an interface to set up on a host that runs.
+type LinkUp struct {
+	Link    Link
+	Sysctls map[string]string
 }
 
 // NodeRequest describes a node to add.

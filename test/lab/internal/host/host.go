@@ -109,6 +109,14 @@ func (s *service) AddProgram(p control.Program, _ *control.None) error {
 	return nil
 }
 
+// AddLink sets up an interface that the keeper has plugged in.
+func (s *service) AddLink(l control.LinkUp, _ *control.None) error {
+	if err := setSysctls(l.Sysctls); err != nil {
+		return err
+	}
+	return configureLinks([]control.Link{l.Link})
+}
+
 // AddRoutes adds static routes.
 func (s *service) AddRoutes(r []control.Route, _ *control.None) error { return addRoutes(r) }
 

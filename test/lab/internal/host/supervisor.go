@@ -26,6 +26,7 @@ type supervisor struct {
 	running  map[int]*program // by PID
 	held     map[string]bool  // as people named them
 	once     map[int]chan<- syscall.WaitStatus
+	ends     chan os.Signal // SIGCHLD
 }
 
 type program struct {
@@ -39,16 +40,17 @@ func newSupervisor() *supervisor {
 		running:  map[int]*program{},
 		held:     map[string]bool{},
 		once:     map[int]chan<- syscall.WaitStatus{},
+		ends:     make(chan os.Signal, 1),
 	}
+	// Before anything is started: the end of the only child is told once.
+	signal.Notify(s.ends, unix.SIGCHLD)
 	s.changed = sync.NewCond(&s.mu)
 	return s
 }
 
 // reap collects ended children for as long as the host lives.
 func (s *supervisor) reap() {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGCHLD)
-	for range signals {
+	for range s.ends {
 		s.mu.Lock()
 		for {
 			var ws syscall.WaitStatus
@@ -233,7 +235,7 @@ func (s *supervisor) list() []control.ProgramStatus {
 	for _, p := range s.programs {
 		st := p.status
 		st.Held = s.isHeld(p)
-		st.Container = p.spec.Container
+		st.Container, st.Aliases = p.spec.Container, p.spec.Aliases
 		all = append(all, st)
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })

@@ -46,6 +46,9 @@ func portName(host string, l control.Link) string {
 	if l.Bridge == lanBridge && l.Name == "eth0" {
 		return "p-" + host
 	}
+	if l.Bridge == lanBridge {
+		return "p-" + host + "-" + l.Name
+	}
 	return "p-" + host + "-" + l.Bridge
 }
 

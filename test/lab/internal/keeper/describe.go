@@ -46,6 +46,7 @@ func (k *keeper) describe(h *host) (control.Host, error) {
 		spec.Links = []control.Link{farLink("eth0", addr.FarClient, addr.FarClientV6)}
 		spec.Routes = []control.Route{{Destination: "default", Via: addr.RouterFar}, {Destination: "::/0", Via: addr.RouterFarV6}}
 	}
+	spec.Links = append(spec.Links, h.extra...)
 	setCommonSysctls(&spec)
 	return spec, err
 }
@@ -55,6 +56,14 @@ func lanLink(ip, ipv6 string) control.Link {
 		Name: "eth0", Bridge: lanBridge, MAC: mac(ip),
 		Addresses: []string{addr.Prefix(ip, addr.LAN), addr.Prefix(ipv6, addr.LANv6)},
 	}
+}
+
+// secondLink is one more interface of a node on the LAN.
+func secondLink(n int, name string) control.Link {
+	plan := addr.Node(n)
+	link := lanLink(plan.SecondIPv4.String(), plan.SecondIPv6.String())
+	link.Name = name
+	return link
 }
 
 func farLink(name, ip, ipv6 string) control.Link {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +26,9 @@ const (
 
 // host is a machine of the lab, on or off.
 type host struct {
-	name string
-	node int // 0 if it is none
+	name  string
+	node  int            // 0 if it is none
+	extra []control.Link // interfaces that were added; the keeper's lock is held
 
 	mu     sync.Mutex
 	up     bool
@@ -135,6 +137,20 @@ func (h *host) powerCut() {
 	<-h.ended
 	h.client.Close()
 	h.up = false
+}
+
+// addLink plugs an interface into the running host.
+func (h *host) addLink(up control.LinkUp) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.up {
+		return fmt.Errorf("host %s is off", h.name)
+	}
+	if err := plug(h.name, up.Link, h.cmd.Process.Pid); err != nil {
+		return err
+	}
+	h.links = append(slices.Clip(h.links), up.Link)
+	return h.client.Call(control.HostService+".AddLink", up, &control.None{})
 }
 
 // call asks the init process of the host.

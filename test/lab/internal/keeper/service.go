@@ -153,6 +153,30 @@ func (s *service) AddNode(r control.NodeRequest, reply *string) error {
 	return k.reconfigureRouter()
 }
 
+// AddInterface gives a node a second interface on the LAN.
+func (s *service) AddInterface(r control.InterfaceRequest, _ *control.None) error {
+	h, err := s.keeper.find(r.Host)
+	if err != nil {
+		return err
+	}
+	if h.node == 0 {
+		return fmt.Errorf("%s is no node", r.Host)
+	}
+	s.keeper.mu.Lock()
+	defer s.keeper.mu.Unlock()
+	if len(h.extra) > 0 {
+		return fmt.Errorf("%s has a second interface, %s", r.Host, h.extra[0].Name)
+	}
+	link := secondLink(h.node, r.Name)
+	spec := control.Host{Links: []control.Link{link}, Sysctls: map[string]string{}}
+	setCommonSysctls(&spec)
+	if err := h.addLink(control.LinkUp{Link: link, Sysctls: spec.Sysctls}); err != nil {
+		return err
+	}
+	h.extra = append(h.extra, link)
+	return nil
+}
+
 // RemoveNode switches a node off and forgets it.
 func (s *service) RemoveNode(name string, _ *control.None) error {
 	k := s.keeper

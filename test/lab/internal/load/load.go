@@ -1,5 +1,6 @@
-// Package load sends HTTP requests at a steady rate and reports what came of
-// them. It is bounded in time, in requests in flight, and by its owner.
+// Package load sends HTTP requests or datagrams at a steady rate and reports
+// what came of them. It is bounded in time, in requests in flight, and by its
+// owner.
 package load
 
 import (
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -25,7 +27,7 @@ const (
 
 // Options describe a load.
 type Options struct {
-	URL      string
+	URL      string  // http://..., or udp://ADDRESS:PORT
 	Rate     float64 // requests per second, each over a connection of its own
 	Duration time.Duration
 	Timeout  time.Duration
@@ -88,6 +90,10 @@ func sendRequests(ctx context.Context, o Options, c *collector) error {
 		Transport: &http.Transport{DisableKeepAlives: true},
 		Timeout:   o.Timeout,
 	}
+	ask := func() (string, error) { return get(client, o.URL) }
+	if address, ok := strings.CutPrefix(o.URL, "udp://"); ok {
+		ask = func() (string, error) { return exchange(address, o.Timeout) }
+	}
 	ticker := time.NewTicker(time.Duration(float64(time.Second) / o.Rate))
 	defer ticker.Stop()
 	slots := make(chan struct{}, maxInFlight)
@@ -99,7 +105,7 @@ func sendRequests(ctx context.Context, o Options, c *collector) error {
 			requests.Go(func() {
 				defer func() { <-slots }()
 				sent := time.Now()
-				body, err := get(client, o.URL)
+				body, err := ask()
 				c.add(sent, body, err)
 			})
 		default:
@@ -127,6 +133,24 @@ func get(client *http.Client, url string) (string, error) {
 		return "", fmt.Errorf("status %d", response.StatusCode)
 	}
 	return string(body), nil
+}
+
+// exchange sends a datagram from a port of its own and waits for the answer.
+func exchange(address string, timeout time.Duration) (string, error) {
+	conn, err := net.DialTimeout("udp", address, timeout)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(conn, "who\n"); err != nil {
+		return "", err
+	}
+	answer := make([]byte, 1500)
+	n, err := conn.Read(answer)
+	return string(answer[:n]), err
 }
 
 // readStream reads the lines of one response. Each counts as a success; the

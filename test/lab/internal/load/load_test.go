@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -55,6 +56,34 @@ func TestStreamEndsAtTheFirstFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := lastReport(t, &out); r.OK != 3 || r.Failed != 1 || r.Pods["a"] != 3 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestDatagrams(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		b := make([]byte, 100)
+		for n := 0; ; n++ {
+			_, client, err := server.ReadFrom(b)
+			if err != nil {
+				return // the end of the test
+			}
+			if n > 0 { // the first one is lost
+				_, _ = server.WriteTo([]byte("pod=a node=b client=c\n"), client)
+			}
+		}
+	}()
+	var out bytes.Buffer
+	o := Options{URL: "udp://" + server.LocalAddr().String(), Rate: 50, Timeout: 100 * time.Millisecond, Duration: 500 * time.Millisecond}
+	if err := Main(t.Context(), o, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	if r := lastReport(t, &out); r.Failed != 1 || r.OK < 5 || r.Nodes["b"] != r.OK {
 		t.Errorf("%+v", r)
 	}
 }
