@@ -24,6 +24,10 @@ unit: ## Run the tests that need neither root nor the lab.
 bench: ## Measure against a bare floor program, in one table.
 	hack/bench.sh
 
+.PHONY: bench-layer2
+bench-layer2: ## Measure 2,000 addresses on the LAN: answers in a flood, and a takeover.
+	hack/bench-layer2.sh
+
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s).
 	hack/fuzz.sh

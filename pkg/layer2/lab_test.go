@@ -675,3 +675,41 @@ func TestLabLater(t *testing.T) {
 		t.Errorf("answer %+v", m)
 	}
 }
+
+// TestLabBridge has the node's NIC be a member of a bridge: the bridge's address
+// is told, once, and the member stays silent whatever selects it.
+func TestLabBridge(t *testing.T) {
+	l := newLab(t)
+	bridge := l.n + "b"
+	ip(t, "link", "add", bridge, "type", "bridge")
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", bridge).Run() })
+	ip(t, "link", "set", bridge, "address", "02:00:5e:00:53:b0")
+	ip(t, "link", "set", l.n, "master", bridge)
+	ip(t, "link", "set", bridge, "up")
+	member, err := net.InterfaceByName(l.n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, err := net.InterfaceByName(bridge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddr("192.0.2.77")
+	l.a.Set(State{
+		Interfaces: []Interface{
+			{Index: member.Index, Name: l.n, MAC: announce.MAC(member.HardwareAddr), Carrier: true, Master: bridge},
+			{Index: master.Index, Name: bridge, MAC: announce.MAC(master.HardwareAddr), Carrier: true},
+		},
+		Groups: []Group{{Addresses: []netip.Addr{addr}, Interfaces: []string{l.n + "*"}}},
+	})
+	l.announced(1)
+	l.drain()
+	l.send(arpRequest(l.mac, netip.MustParseAddr("192.0.2.1"), addr, broadcastMAC))
+	m := l.next(addr, false)
+	if m.SenderMAC != announce.MAC(master.HardwareAddr) || m.Source != m.SenderMAC {
+		t.Errorf("answer %+v, want the MAC address of the bridge", m)
+	}
+	if s := l.a.Status(); s.Answered != 1 {
+		t.Errorf("%d answers", s.Answered)
+	}
+}
