@@ -3,6 +3,7 @@ package announce
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"strings"
@@ -25,6 +26,14 @@ func (r Range) From() netip.Addr { return netipx.IPRange(r).From() }
 
 // To is the last address of the range.
 func (r Range) To() netip.Addr { return netipx.IPRange(r).To() }
+
+// All are the addresses of the range, ascending. There may be very many.
+func (r Range) All() iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for addr := r.From(); yield(addr) && addr != r.To(); addr = addr.Next() {
+		}
+	}
+}
 
 // String is the text of the range.
 func (r Range) String() string {

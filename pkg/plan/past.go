@@ -33,14 +33,13 @@ func remember(nodes []*node) map[netip.Addr]past {
 			entry := past{layer2: g.Layer2, pool: g.Pool, epoch: n.previous.Epoch}
 			owns := g.Layer2.OwnedBy(n.object.Name)
 			for _, r := range g.Addresses {
-				for addr := r.From(); left > 0; addr = addr.Next() {
-					left--
+				for addr := range r.All() {
+					if left--; left < 0 {
+						return memory
+					}
 					known, ok := memory[addr]
 					if !ok || known.epoch < entry.epoch || known.epoch == entry.epoch && owns {
 						memory[addr] = entry
-					}
-					if addr == r.To() {
-						break
 					}
 				}
 			}

@@ -67,12 +67,9 @@ func gainersOf(loser string, previous *announce.Program, next map[string]announc
 
 func ownsAny(p *announce.Program, node string, ranges []announce.Range) bool {
 	for _, r := range ranges {
-		for addr := r.From(); ; addr = addr.Next() {
+		for addr := range r.All() {
 			if p.Owns(node, addr) {
 				return true
-			}
-			if addr == r.To() {
-				break
 			}
 		}
 	}

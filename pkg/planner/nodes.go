@@ -221,12 +221,9 @@ func gains(node string, next, previous *announce.Program) bool {
 			continue // it stands by
 		}
 		for _, r := range g.Addresses {
-			for addr := r.From(); ; addr = addr.Next() {
+			for addr := range r.All() {
 				if !had(node, addr) {
 					return true
-				}
-				if addr == r.To() {
-					break
 				}
 			}
 		}

@@ -43,15 +43,12 @@ func compileLAN(p *announce.Program, s standing, i inventory, reached []announce
 	for g := range owned(p, s.node) {
 		byCaution := make(map[layer2.Caution][]netip.Addr)
 		for _, r := range g.Addresses {
-			for addr := r.From(); ; addr = addr.Next() {
+			for addr := range r.All() {
 				if left--; left < 0 {
 					return layer2.State{}, fmt.Errorf("more than %d addresses on the LAN", maxPrefixes)
 				}
 				c := s.caution(g, addr)
 				byCaution[c] = append(byCaution[c], addr)
-				if addr == r.To() {
-					break
-				}
 			}
 		}
 		for _, c := range []layer2.Caution{layer2.Certain, layer2.Fresh, layer2.Doubtful} {
@@ -96,12 +93,9 @@ func takesOver(next, previous *announce.Program, node string) bool {
 			continue // nobody had them
 		}
 		for _, r := range g.Addresses {
-			for addr := r.From(); ; addr = addr.Next() {
+			for addr := range r.All() {
 				if !previous.Owns(node, addr) {
 					return true
-				}
-				if addr == r.To() {
-					break
 				}
 			}
 		}
