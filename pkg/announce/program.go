@@ -247,18 +247,27 @@ func (p *Program) Contains(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.Groups, func(g Group) bool { return g.Contains(addr) })
 }
 
-// Announces reports whether the program, as that of the named node, announces
-// the address: by BGP, or as the owner on the LAN.
-func (p *Program) Announces(node string, addr netip.Addr) bool {
-	return slices.ContainsFunc(p.Groups, func(g Group) bool {
-		return (g.BGP != nil || g.Layer2.OwnedBy(node)) && g.Contains(addr)
-	})
+// Addresses are those of the groups that match, for many questions.
+func (p *Program) Addresses(match func(*Group) bool) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	for i := range p.Groups {
+		if g := &p.Groups[i]; match(g) {
+			for _, r := range g.Addresses {
+				b.AddRange(netipx.IPRange(r))
+			}
+		}
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		return &netipx.IPSet{} // an invalid range holds nothing
+	}
+	return set
 }
 
-// Owns reports whether the program, as that of the named node, makes it answer
-// for the address on the LAN.
-func (p *Program) Owns(node string, addr netip.Addr) bool {
-	return slices.ContainsFunc(p.Groups, func(g Group) bool { return g.Layer2.OwnedBy(node) && g.Contains(addr) })
+// Owned are the addresses that the program, as that of the named node, makes it
+// answer for on the LAN.
+func (p *Program) Owned(node string) *netipx.IPSet {
+	return p.Addresses(func(g *Group) bool { return g.Layer2.OwnedBy(node) })
 }
 
 // OwnedBy reports whether the node is the owner. Nobody owns what is not

@@ -7,6 +7,8 @@ import (
 
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
 
 // nextHops judges the nodes for one address of a Service, step by step; each
@@ -130,20 +132,7 @@ func (c *computation) hadBy(i int, addr netip.Addr) bool {
 		c.had = make([]*netipx.IPSet, len(c.nodes))
 	}
 	if c.had[i] == nil {
-		var all netipx.IPSetBuilder
-		for _, g := range c.nodes[i].previous.Groups {
-			if g.BGP == nil {
-				continue
-			}
-			for _, r := range g.Addresses {
-				all.AddRange(netipx.IPRange(r))
-			}
-		}
-		set, err := all.IPSet()
-		if err != nil {
-			set = &netipx.IPSet{} // an invalid range holds nothing
-		}
-		c.had[i] = set
+		c.had[i] = c.nodes[i].previous.Addresses(func(g *announce.Group) bool { return g.BGP != nil })
 	}
 	return c.had[i].Contains(addr)
 }

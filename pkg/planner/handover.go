@@ -54,26 +54,17 @@ func (h *handovers) wait(loser *corev1.Node, previous *announce.Program, next ma
 // gainersOf are the nodes that own, by the next programs, addresses that the
 // loser owns by its previous one.
 func gainersOf(loser string, previous *announce.Program, next map[string]announce.Program) []string {
+	had := previous.Owned(loser)
+	if len(had.Ranges()) == 0 {
+		return nil
+	}
 	var gainers []string
 	for name, program := range next {
-		if name != loser && slices.ContainsFunc(program.Groups, func(g announce.Group) bool {
-			return g.Layer2.OwnedBy(name) && ownsAny(previous, loser, g.Addresses)
-		}) {
+		if name != loser && slices.ContainsFunc(program.Owned(name).Ranges(), had.OverlapsRange) {
 			gainers = append(gainers, name)
 		}
 	}
 	return gainers
-}
-
-func ownsAny(p *announce.Program, node string, ranges []announce.Range) bool {
-	for _, r := range ranges {
-		for addr := range r.All() {
-			if p.Owns(node, addr) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // reportedEpoch is the epoch that the node's speaker reports to carry out.

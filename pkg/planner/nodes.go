@@ -211,20 +211,14 @@ type pendingWrite struct {
 // gains reports whether next makes the node announce an address, by BGP or on
 // the LAN, that previous does not.
 func gains(node string, next, previous *announce.Program) bool {
-	for i := range next.Groups {
-		g := &next.Groups[i]
-		had := previous.Announces
-		switch {
-		case g.Layer2.OwnedBy(node):
-			had = previous.Owns
-		case g.BGP == nil:
-			continue // it stands by
-		}
-		for _, r := range g.Addresses {
-			for addr := range r.All() {
-				if !had(node, addr) {
-					return true
-				}
+	for _, kind := range []func(*announce.Group) bool{
+		func(g *announce.Group) bool { return g.BGP != nil },
+		func(g *announce.Group) bool { return g.Layer2.OwnedBy(node) },
+	} {
+		had := previous.Addresses(kind)
+		for _, r := range next.Addresses(kind).Ranges() {
+			if !had.ContainsRange(r) {
+				return true
 			}
 		}
 	}

@@ -59,6 +59,8 @@ type inventory struct {
 type nic struct {
 	announce.Interface
 	index int
+	// noARP: it has no neighbours to announce to, only next hops.
+	noARP bool
 	// hop6 is its address as next hop of IPv6 prefixes, zero if it has none.
 	hop6 netip.Addr
 }
@@ -66,32 +68,34 @@ type nic struct {
 func reported(nics []nic) []announce.Interface {
 	out := make([]announce.Interface, 0, len(nics))
 	for _, n := range nics {
-		out = append(out, n.Interface)
+		if !n.noARP {
+			out = append(out, n.Interface)
+		}
 	}
 	return out
 }
 
 // takeStock sorts what the kernel tells.
 func takeStock(links []link, addresses []address) inventory {
-	out := inventory{nics: announcing(links, addresses)}
+	byLink := make(map[int][]address)
+	for _, a := range addresses {
+		byLink[a.link] = append(byLink[a.link], a)
+	}
+	out := inventory{nics: announcing(links, byLink)}
 	for _, l := range links {
 		if l.loopback {
 			continue
 		}
 		if l.name == ipvsInterface {
-			for _, a := range addresses {
-				if a.link == l.index {
-					out.bound = append(out.bound, a.prefix.Addr())
-				}
+			for _, a := range byLink[l.index] {
+				out.bound = append(out.bound, a.prefix.Addr())
 			}
 			continue
 		}
 		i := layer2.Interface{Index: l.index, Name: l.name, Carrier: l.up && l.carrier, Master: l.master, NoARP: l.noARP}
 		i.MAC, _ = announce.ParseMAC(l.mac) // zero if it is none of Ethernet
-		for _, a := range addresses {
-			if a.link == l.index {
-				i.Prefixes = append(i.Prefixes, a.prefix)
-			}
+		for _, a := range byLink[l.index] {
+			i.Prefixes = append(i.Prefixes, a.prefix)
 		}
 		slices.SortFunc(i.Prefixes, netip.Prefix.Compare)
 		out.links = append(out.links, i)
@@ -109,15 +113,15 @@ var withoutAddress = []string{"device", "bond", "bridge", "team", "vlan", "macvl
 // announcing are the interfaces that could announce: those that are up and have
 // a global address with a subnet, and others of a kind that is connected to a
 // LAN.
-func announcing(links []link, addresses []address) []nic {
+func announcing(links []link, addresses map[int][]address) []nic {
 	var out []nic
 	for _, l := range links {
 		if !l.up || l.loopback || l.master != "" || l.name == ipvsInterface {
 			continue
 		}
-		i := nic{Interface: announce.Interface{Name: l.name, MAC: l.mac, NoCarrier: !l.carrier}, index: l.index}
-		for _, a := range addresses {
-			if a.link == l.index && a.prefix.Addr().IsGlobalUnicast() && a.prefix.Bits() < a.prefix.Addr().BitLen() {
+		i := nic{Interface: announce.Interface{Name: l.name, MAC: l.mac, NoCarrier: !l.carrier}, index: l.index, noARP: l.noARP}
+		for _, a := range addresses[l.index] {
+			if a.prefix.Addr().IsGlobalUnicast() && a.prefix.Bits() < a.prefix.Addr().BitLen() {
 				i.Prefixes = append(i.Prefixes, a.prefix)
 				if addr := a.prefix.Addr(); addr.Is6() && !a.passing && (!i.hop6.IsValid() || addr.Less(i.hop6)) {
 					i.hop6 = addr

@@ -38,7 +38,7 @@ func TestAnnouncing(t *testing.T) {
 		{Name: "br0", Prefixes: []netip.Prefix{prefix("198.51.100.2/25")}},
 		{Name: "eth0", MAC: "02:00:00:00:00:01", Prefixes: []netip.Prefix{prefix("192.0.2.10/24"), prefix("2001:db8::9/64"), prefix("2001:db8::10/64")}},
 	}
-	got := announcing(links, addresses)
+	got := takeStock(links, addresses).nics
 	if diff := cmp.Diff(want, reported(got), equalAddresses); diff != "" {
 		t.Error(diff)
 	}

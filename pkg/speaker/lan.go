@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"go4.org/netipx"
+
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
 )
@@ -17,9 +19,9 @@ type standing struct {
 	// doubtful: the program may be out of date, for the API server has not
 	// confirmed it or is away.
 	doubtful bool
-	// before is the program that was carried out before a restart, nil if that
-	// is not known. Who owned an address then need not ask for it again.
-	before *announce.Program
+	// before are the addresses that were announced before a restart, nil if that
+	// is not known. They need not be asked for again.
+	before *netipx.IPSet
 }
 
 // compileLAN turns a program into the state of the Layer-2 announcer. It is
@@ -75,7 +77,7 @@ func (s *standing) caution(g *announce.Group, addr netip.Addr) layer2.Caution {
 	switch {
 	case s.doubtful:
 		return layer2.Doubtful
-	case g.Layer2.Probe && (s.before == nil || !s.before.Owns(s.node, addr)):
+	case g.Layer2.Probe && (s.before == nil || !s.before.Contains(addr)):
 		return layer2.Fresh
 	}
 	return layer2.Certain
@@ -88,19 +90,10 @@ func ownsAny(p *announce.Program, node string) bool {
 // takesOver reports whether next makes the node answer for addresses that
 // another node answered for: that one waits for the report.
 func takesOver(next, previous *announce.Program, node string) bool {
-	for g := range owned(next, node) {
-		if g.Layer2.Probe {
-			continue // nobody had them
-		}
-		for _, r := range g.Addresses {
-			for addr := range r.All() {
-				if !previous.Owns(node, addr) {
-					return true
-				}
-			}
-		}
-	}
-	return false
+	// Others are nobody's yet.
+	taken := next.Addresses(func(g *announce.Group) bool { return g.Layer2.OwnedBy(node) && !g.Layer2.Probe })
+	had := previous.Owned(node)
+	return slices.ContainsFunc(taken.Ranges(), func(r netipx.IPRange) bool { return !had.ContainsRange(r) })
 }
 
 // targets are those of "can-reach:" that matter to the program.

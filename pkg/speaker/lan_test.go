@@ -59,7 +59,7 @@ func TestCompileLAN(t *testing.T) {
 		},
 		"owned before a restart": {
 			groups:   []announce.Group{group("here", true, "192.0.2.1", "192.0.2.2")},
-			standing: standing{before: lanProgram(1, group("here", true, "192.0.2.2"))},
+			standing: standing{before: lanProgram(1, group("here", true, "192.0.2.2")).Owned("here")},
 			want: []layer2.Group{
 				{Addresses: []netip.Addr{addr("192.0.2.2")}},
 				{Addresses: []netip.Addr{addr("192.0.2.1")}, Caution: layer2.Fresh},
@@ -67,7 +67,7 @@ func TestCompileLAN(t *testing.T) {
 		},
 		"of another node before a restart": {
 			groups:   []announce.Group{group("here", true, "192.0.2.1")},
-			standing: standing{before: lanProgram(1, group("there", true, "192.0.2.1"))},
+			standing: standing{before: lanProgram(1, group("there", true, "192.0.2.1")).Owned("here")},
 			want:     []layer2.Group{{Addresses: []netip.Addr{addr("192.0.2.1")}, Caution: layer2.Fresh}},
 		},
 		"doubtful": {
@@ -207,6 +207,24 @@ func TestProgramOfBefore(t *testing.T) {
 			h.onLAN(t, "then", "192.0.2.1 doubtful")
 			h.show("u", encode(t, lanProgram(6, group("here", true, "192.0.2.1"))))
 			h.onLAN(t, "confirmed", "192.0.2.1 certain")
+		}},
+		"restarted": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
+			h.show("u", encode(t, old))
+			h.onLAN(t, "owned before", "192.0.2.1 certain")
+			h.show("u", encode(t, lanProgram(6, group("here", true, "192.0.2.1", "192.0.2.2"))))
+			h.onLAN(t, "from then on", "192.0.2.1 fresh, 192.0.2.2 fresh")
+		}},
+		"restarted, another host had the address": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
+			h.nodes.put(node{read: true, uid: "u", announced: true, program: encode(t, old),
+				report: `{"conflicts":[{"address":"192.0.2.1","interface":"eth0","mac":"02:00:5e:00:53:ff","held":true}]}`})
+			h.onLAN(t, "held before", "192.0.2.1 fresh")
+		}},
+		"another host has the address": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
+			h.wall.status.Conflicts = []announce.Conflict{{Address: netip.MustParseAddr("192.0.2.1"), Held: true}}
+			h.nodes.put(node{offline: true})
+			h.onLAN(t, "alone", "192.0.2.1 doubtful")
+			h.show("u", encode(t, old))
+			h.onLAN(t, "confirmed, and held", "192.0.2.1 fresh")
 		}},
 		"the API server refuses": {before: memory{program: old, nodeUID: "u"}, then: func(t *testing.T, h *harness) {
 			h.nodes.put(node{offline: true})

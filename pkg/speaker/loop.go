@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"go4.org/netipx"
 	"k8s.io/klog/v2"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
@@ -55,6 +56,7 @@ type desk struct {
 	leaving bool
 
 	memory   memory
+	before   *netipx.IPSet    // see announcedBefore
 	fallback <-chan time.Time // when memory counts
 	// booting: it is not known yet whether the node forwards. hold is when that
 	// is no reason any more to wait, for the API server confirmed the program.
@@ -142,6 +144,8 @@ func (s *speaker) takeNode(ctx context.Context, d *desk, n node) {
 		s.disown(ctx, d)
 	}
 	s.note(func(st *status) { st.synced, st.abandoned = true, n.abandoned })
+	// What was doubtful may be certain now, or the reverse.
+	recheck := d.online != wasOnline || n.gone != before.gone
 	switch {
 	case n.abandoned:
 		if !before.abandoned {
@@ -152,10 +156,11 @@ func (s *speaker) takeNode(ctx context.Context, d *desk, n node) {
 		d.looked, d.refused, d.rollback = false, nil, nil
 		s.fallBack(ctx, d)
 	case !d.looked || n.program != d.value:
+		recheck = false
 		s.takeProgram(ctx, d, false)
 	}
-	if d.online != wasOnline || n.gone != before.gone {
-		s.carryOutLAN(d) // what was doubtful may be certain now, or the reverse
+	if recheck {
+		s.carryOutLAN(d)
 	}
 }
 
@@ -195,7 +200,7 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 		return
 	}
 	if program == nil {
-		return
+		program = d.program // confirmed
 	}
 	same := d.program != nil && d.program.Hash == program.Hash
 	before := d.program
@@ -211,6 +216,9 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 	if !slices.Equal(program.Reach, before.Reach) {
 		s.reporter.hurry(reportNow)
 	}
+	if d.origin != fromNode {
+		d.before = s.announcedBefore(d)
+	}
 	d.program, d.origin, d.fallback = program, fromNode, nil
 	if d.booting && d.hold == nil {
 		d.hold = time.After(gatePatience)
@@ -218,6 +226,7 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 	s.keep(d)
 	if same && d.unset == nil {
 		s.carryOutLAN(d) // what was doubtful is certain now
+		s.settled(d)
 		s.note(func(st *status) { st.epoch = program.Epoch })
 		return
 	}
@@ -225,7 +234,14 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 	s.carryOut(ctx, d)
 }
 
-// errNotForwarding keeps a program from being carried out after a boot.
+// settled forgets what was before, if the program in force is the Node's.
+func (s *speaker) settled(d *desk) {
+	if d.origin == fromNode {
+		d.before, d.memory.program = nil, nil
+	}
+}
+
+// notForwardingError keeps a program from being carried out after a boot.
 type notForwardingError struct{ problem string }
 
 func (e notForwardingError) Error() string {
@@ -241,7 +257,7 @@ func (s *speaker) carryOutLAN(d *desk) {
 	state, err := compileLAN(d.program, standing{
 		node:     s.nodeName,
 		doubtful: d.origin != fromNode || !d.online || d.node.gone || d.refused != nil,
-		before:   d.memory.owned(),
+		before:   d.before,
 	}, d.interfaces, d.reached)
 	if d.onLAN = err; err == nil {
 		s.lan.Set(state)
@@ -285,9 +301,7 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 	}
 	d.unset = err
 	err = errors.Join(d.onLAN, err)
-	if d.origin == fromNode {
-		d.memory.program = nil // the present one counts from now on
-	}
+	s.settled(d)
 	prefixes := 0
 	for _, g := range state.Groups {
 		prefixes += len(g.Prefixes)

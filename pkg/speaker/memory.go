@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"go4.org/netipx"
 	"k8s.io/klog/v2"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
@@ -44,13 +45,29 @@ type memory struct {
 	bootID string
 }
 
-// owned is the program whose addresses the node owned up to now, nil if that is
-// not known: during a boot, anything may have happened.
-func (m *memory) owned() *announce.Program {
-	if m.booted {
+// announcedBefore are the addresses on the LAN that were announced up to now, nil
+// if that is not known: during a boot, anything may have happened. Those that
+// were held back, as the report of before and the LAN say, were not.
+func (s *speaker) announcedBefore(d *desk) *netipx.IPSet {
+	if d.memory.booted || d.memory.program == nil {
 		return nil
 	}
-	return m.program
+	conflicts := s.lan.Status().Conflicts
+	if r, err := announce.DecodeReport(d.node.report); err == nil {
+		conflicts = append(conflicts, r.Conflicts...)
+	}
+	var b netipx.IPSetBuilder
+	b.AddSet(d.memory.program.Owned(s.nodeName))
+	for _, c := range conflicts {
+		if c.Held {
+			b.Remove(c.Address)
+		}
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		return nil
+	}
+	return set
 }
 
 // recall reads the state file. Without a directory, nothing is known and
