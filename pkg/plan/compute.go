@@ -36,7 +36,7 @@ func Compute(s *State) *Plan {
 		}
 	}
 	c.segments = newSegments(c.nodes)
-	c.past = remember(c.nodes)
+	c.past = remember(c.nodes, s.addresses())
 	result := &Plan{Peers: resolvePeers(s, c.nodes)}
 	c.resolvePools(result)
 	result.Services = c.services()
@@ -47,6 +47,19 @@ func Compute(s *State) *Plan {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	return result
+}
+
+// addresses are those that Services have.
+func (s *State) addresses() []netip.Addr {
+	var all []netip.Addr
+	for _, svc := range s.Services {
+		for _, ingress := range svc.Status.LoadBalancer.Ingress {
+			if addr, err := parseAddr(ingress.IP); err == nil {
+				all = append(all, addr)
+			}
+		}
+	}
+	return all
 }
 
 // computation is the state of one Compute.
@@ -91,6 +104,7 @@ type bucket struct {
 // lanBucket holds the addresses that the same candidates announce alike.
 type lanBucket struct {
 	candidates []string
+	fellows    map[int]bool // nodes that the candidates have to know besides
 	addresses  netipx.IPSetBuilder
 }
 

@@ -18,6 +18,7 @@ const canReach = "can-reach:"
 // lan is what a node's speaker reports of the node's links, as far as they can
 // carry Layer-2 announcements.
 type lan struct {
+	unknown    bool                 // nothing is reported that can be used
 	interfaces []announce.Interface // with a carrier
 	macs       []announce.MAC
 	reach      map[netip.Addr]bool // can-reach targets that are reached
@@ -25,7 +26,10 @@ type lan struct {
 }
 
 func newLAN(n *corev1.Node, r *announce.Report) lan {
-	l := lan{selectors: splitList(n.Annotations[v1alpha1.NodeLayer2Interfaces])}
+	l := lan{
+		unknown:   len(r.Interfaces) == 0, // each node has one
+		selectors: splitList(n.Annotations[v1alpha1.NodeLayer2Interfaces]),
+	}
 	for _, i := range r.Interfaces {
 		mac, err := announce.ParseMAC(i.MAC)
 		if err != nil {
@@ -37,7 +41,8 @@ func newLAN(n *corev1.Node, r *announce.Report) lan {
 		}
 	}
 	for _, to := range r.Reach {
-		if to.Error != "" || to.Interface == "" {
+		usable := func(i announce.Interface) bool { return i.Name == to.Interface }
+		if to.Error != "" || !slices.ContainsFunc(l.interfaces, usable) {
 			continue
 		}
 		if l.reach == nil {
@@ -58,12 +63,15 @@ func splitList(text string) []string {
 	return out
 }
 
-// effective are the selectors that count on the node for a pool's.
-func (l *lan) effective(ofPool []string) []string {
-	if len(l.selectors) > 0 {
-		return l.selectors
+// selectors are those that count on the node.
+func (p *pool) selectors(n *node) []string {
+	if len(n.lan.selectors) > 0 {
+		return n.lan.selectors
 	}
-	return ofPool
+	if former, ok := p.layer2.former[n.object.Name]; ok {
+		return former
+	}
+	return p.layer2.interfaces
 }
 
 // has reports whether one of the node's interfaces can announce the address.
@@ -108,7 +116,7 @@ func (c *computation) reachTargets(n *node) []netip.Addr {
 		if p.layer2 == nil || !selects(p.object.Spec.NodeSelector, n.object.Labels) {
 			continue
 		}
-		for _, selector := range n.lan.effective(p.layer2.interfaces) {
+		for _, selector := range p.selectors(n) {
 			if target, ok := reachTarget(selector); ok {
 				targets = append(targets, target)
 			}

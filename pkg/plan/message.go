@@ -181,7 +181,7 @@ func (a *Address) has(v Verdict) bool {
 }
 
 // nearest orders the verdicts by how near they are to an announcement.
-var nearest = []Verdict{NoRoom, Retains, Surplus, Standby, Spare, SpeakerAway, NoEndpoint, NoPeer, NoInterface, Leaving, NotReady, Draining, Excluded, NotSelected, Deleting}
+var nearest = []Verdict{NoRoom, Retains, Surplus, Standby, Spare, SpeakerAway, NoEndpoint, NoPeer, NoInterface, NoReport, Unwritable, Leaving, NotReady, Draining, Excluded, NotSelected, Deleting}
 
 // explanations say what a verdict means and what to do, for a list of nodes.
 var explanations = map[Verdict]string{
@@ -190,6 +190,8 @@ var explanations = map[Verdict]string{
 	Draining:    "draining (annotation lb.baremetal.dev/drain)",
 	Deleting:    "being deleted",
 	NotReady:    "not Ready",
+	Unwritable:  "the annotation lb.baremetal.dev/announcements cannot be written; see the log of the cloud-controller-manager",
+	NoReport:    "the speaker has not reported its interfaces yet",
 	Leaving:     "the speaker is stopping, for the node is being emptied",
 	NoPeer:      "no BGPPeer for this pool and address family selects them; create one or check its nodeSelector",
 	NoInterface: "no interface with a carrier has a subnet with the address, or is one that the pool's layer2.interfaces or the Node's annotation lb.baremetal.dev/layer2-interfaces names",

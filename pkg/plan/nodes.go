@@ -75,6 +75,11 @@ func judgeNodes(s *State) []*node {
 // replaced, are back by then.
 const patience = 5 * time.Second
 
+// massPatience is the patience with speakers that are away together, more than a
+// third of them: all of them are being replaced, and the first one that is back
+// must not get everything.
+const massPatience = 30 * time.Second
+
 // patientWith reports whether the i-th node's speaker, which is away, may still
 // be about to come back.
 func (c *computation) patientWith(i int) bool {
@@ -83,6 +88,9 @@ func (c *computation) patientWith(i int) bool {
 		return true
 	}
 	end := since.Add(patience)
+	if c.massAbsence() {
+		end = since.Add(massPatience)
+	}
 	if !c.state.Now.Before(end) {
 		return false
 	}
@@ -90,6 +98,24 @@ func (c *computation) patientWith(i int) bool {
 		c.next = end
 	}
 	return true
+}
+
+// massAbsence reports whether more than a third of the speakers are away.
+func (c *computation) massAbsence() bool {
+	away := 0
+	for _, n := range c.nodes {
+		if n.speaker == speakerAway {
+			away++
+		}
+	}
+	return away > 1 && away*3 > len(c.nodes)
+}
+
+// sound reports whether nothing but labels and selectors keeps the node from
+// announcing.
+func (n *node) sound() bool {
+	return n.object.DeletionTimestamp == nil && n.object.Annotations[v1alpha1.NodeDrain] != "true" &&
+		(n.forgiven || nodeReady(n.object)) && !n.report.Leaving
 }
 
 // AliveSpeakers are the names of the nodes whose speaker runs.

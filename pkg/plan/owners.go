@@ -19,6 +19,8 @@ const (
 	maxPartners = 3
 	// smallLAN is the number of nodes up to which each knows all the others.
 	smallLAN = 32
+	// maxKnown bounds the nodes that a program speaks of for the sake of the past.
+	maxKnown = 64
 )
 
 // Ownership is who announces an address on the LAN.
@@ -60,6 +62,8 @@ func (o *Ownership) Nodes() []NodeVerdict {
 			v.Verdict = o.verdict
 		case slices.Contains(o.Candidates, v.Node):
 			v.Verdict = Standby
+		default:
+			v.Verdict = o.standing.verdict(i)
 		}
 	}
 	return verdicts
@@ -67,19 +71,42 @@ func (o *Ownership) Nodes() []NodeVerdict {
 
 // standing is which nodes could own an address.
 type standing struct {
-	verdicts []NodeVerdict // parallel to the nodes
-	spare    []int         // indexes of the nodes that could
+	// verdicts are parallel to the nodes, and shared between addresses: read only.
+	verdicts []NodeVerdict
+	limits   []limit
+	spare    []int         // indexes of the nodes that could own it
+	onLink   []int         // those and the ones that could but for their state
 	partners map[int][]int // of an owner; see partnersOf
 }
 
-func newStanding(verdicts []NodeVerdict) *standing {
-	s := &standing{verdicts: verdicts, partners: make(map[int][]int)}
-	for i, v := range verdicts {
-		if v.Verdict == Spare {
-			s.spare = append(s.spare, i)
+// limit rules out the nodes that are not in a set, which is small.
+type limit struct {
+	to      map[string]bool
+	verdict Verdict
+}
+
+// verdict on the i-th node.
+func (s *standing) verdict(i int) Verdict {
+	v := s.verdicts[i].Verdict
+	if v == Spare || v == SpeakerAway || v == NoReport {
+		for _, l := range s.limits {
+			if !l.to[s.verdicts[i].Node] {
+				return l.verdict
+			}
 		}
 	}
-	return s
+	return v
+}
+
+// permits reports whether the node has what the Service asks for: there is no
+// mistake where its endpoints have gone.
+func (s *standing) permits(node string) bool {
+	for _, l := range s.limits {
+		if l.verdict == NoEndpoint && !l.to[node] {
+			return false
+		}
+	}
+	return true
 }
 
 // standingKey tells apart the addresses that different nodes could own.
@@ -91,49 +118,68 @@ type standingKey struct {
 // standing judges the nodes for one address of a Service on the LAN.
 func (c *computation) standing(svc *corev1.Service, addr netip.Addr, p *pool) *standing {
 	key := standingKey{p, c.segments.of(addr)}
-	s := c.standings[key]
-	if s == nil {
-		verdicts := make([]NodeVerdict, len(c.nodes))
+	all := c.standings[key]
+	if all == nil {
+		all = &standing{verdicts: make([]NodeVerdict, len(c.nodes)), partners: make(map[int][]int)}
 		for i, n := range c.nodes {
-			verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: p.judgeOnLAN(n, addr)}
+			v, onLink := c.judgeOnLAN(p, n, addr)
+			all.verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: v}
+			if v == Spare {
+				all.spare = append(all.spare, i)
+			}
+			if onLink {
+				all.onLink = append(all.onLink, i)
+			}
 		}
-		s = newStanding(verdicts)
-		c.standings[key] = s
+		c.standings[key] = all
 	}
-	local := localTraffic(svc) || p.withEndpoints
-	if !local && !p.former() {
-		return s
-	}
-	verdicts := slices.Clone(s.verdicts)
-	if local {
-		c.requireEndpoints(verdicts, svc)
+	var limits []limit
+	if localTraffic(svc) || p.withEndpoints {
+		limits = append(limits, limit{c.endpoints[serviceKey{svc.Namespace, svc.Name}], NoEndpoint})
 	}
 	if p.former() {
 		// Where the pool is gone, nobody knows which other nodes were meant.
-		candidates := c.past[addr].layer2.Candidates
-		for i := range verdicts {
-			if v := &verdicts[i]; v.Verdict == Spare && !slices.Contains(candidates, v.Node) {
-				v.Verdict = NotSelected
-			}
+		candidates := make(map[string]bool)
+		for _, name := range c.past[addr].layer2.Candidates {
+			candidates[name] = true
+		}
+		limits = append(limits, limit{candidates, NotSelected})
+	}
+	if len(limits) == 0 {
+		return all
+	}
+	s := &standing{verdicts: all.verdicts, limits: limits, onLink: all.onLink, partners: make(map[int][]int)}
+	for name := range limits[0].to {
+		if i, known := c.indexes[name]; known && s.verdict(i) == Spare {
+			s.spare = append(s.spare, i)
 		}
 	}
-	return newStanding(verdicts)
+	slices.Sort(s.spare)
+	return s
 }
 
-func (p *pool) judgeOnLAN(n *node, addr netip.Addr) Verdict {
-	switch {
-	case p.object != nil && !selects(p.object.Spec.NodeSelector, n.object.Labels):
-		return NotSelected
-	case n.verdict != "":
-		return n.verdict
-	case n.report.Leaving:
-		return Leaving
-	case !n.lan.has(n.lan.effective(p.layer2.interfaces), addr):
-		return NoInterface
-	case n.speaker == speakerAway:
-		return SpeakerAway
+// judgeOnLAN is the verdict on a node as a possible owner. onLink says whether it
+// has an interface for the address, whatever else there is against it.
+func (c *computation) judgeOnLAN(p *pool, n *node, addr netip.Addr) (v Verdict, onLink bool) {
+	if p.object != nil && !selects(p.object.Spec.NodeSelector, n.object.Labels) {
+		return NotSelected, false
 	}
-	return Spare
+	onLink = n.lan.has(p.selectors(n), addr)
+	switch {
+	case n.verdict != "":
+		return n.verdict, onLink
+	case n.report.Leaving:
+		return Leaving, onLink
+	case c.state.Unwritable[n.object.Name]:
+		return Unwritable, onLink
+	case n.lan.unknown && n.speaker == speakerAlive:
+		return NoReport, false
+	case !onLink:
+		return NoInterface, false
+	case n.speaker == speakerAway && !n.forgiven:
+		return SpeakerAway, true
+	}
+	return Spare, true
 }
 
 // assignOwners decides who owns the addresses: first those that stay with their
@@ -180,8 +226,8 @@ func (c *computation) keepOwner(a *Address) bool {
 		return false
 	}
 	others := len(o.standing.spare) > 0
-	switch v := o.standing.verdicts[i].Verdict; v {
-	case Spare:
+	switch o.standing.verdict(i) {
+	case Spare, NoReport: // the speaker runs; it is about to report
 		c.give(a, i, Announces)
 	case SpeakerAway:
 		// A restart is not noticed; a speaker that stays away is.
@@ -189,8 +235,14 @@ func (c *computation) keepOwner(a *Address) bool {
 			return false
 		}
 		c.give(a, i, Retains)
+	case NotReady:
+		// Nobody is better, and the control plane may be wrong.
+		if others || !o.standing.permits(c.nodes[i].object.Name) {
+			return false
+		}
+		c.give(a, i, NotReady)
 	case NotSelected, Excluded, NoInterface:
-		if others {
+		if others || !c.nodes[i].sound() || !o.standing.permits(c.nodes[i].object.Name) {
 			return false
 		}
 		c.give(a, i, Kept)
@@ -198,13 +250,6 @@ func (c *computation) keepOwner(a *Address) bool {
 		return false
 	}
 	return true
-}
-
-func (p past) owner() string {
-	if p.layer2 == nil {
-		return ""
-	}
-	return p.layer2.Candidates[0]
 }
 
 // give makes the i-th node the owner.
@@ -349,23 +394,6 @@ func (c *computation) conflictOn(node string, addr netip.Addr) reported {
 	return reported{&conflicts[at]}
 }
 
-// onSmallLAN are the nodes that could announce on a LAN, if they are few: then
-// each of them knows all of them, so that one that is cut off from the API
-// server knows its successor, whoever that is. Of many, each knows those that
-// share its addresses, for programs must not change with every node that comes.
-func (c *computation) onSmallLAN() []int {
-	var nodes []int
-	for i, n := range c.nodes {
-		if len(n.lan.macs) > 0 {
-			nodes = append(nodes, i)
-		}
-	}
-	if len(nodes) > smallLAN {
-		return nil
-	}
-	return nodes
-}
-
 // lanKey tells apart the addresses that are announced differently on the LAN.
 type lanKey struct {
 	pool                *pool
@@ -394,16 +422,24 @@ func (c *computation) putOnLAN(a *Address) {
 	}
 	b := c.lanBuckets[key]
 	if b == nil {
-		b = &lanBucket{candidates: o.Candidates}
+		b = &lanBucket{candidates: o.Candidates, fellows: make(map[int]bool)}
 		c.lanBuckets[key] = b
 	}
 	b.addresses.Add(a.From())
+	// On a small LAN each node knows all others, so that one that is cut off
+	// from the API server knows its successor, whoever that is. On a large one it
+	// knows those that share its addresses: programs must not change with every
+	// node that comes.
+	if len(o.standing.onLink) <= smallLAN {
+		for _, i := range o.standing.onLink {
+			b.fellows[i] = true
+		}
+	}
 }
 
 // lanGroups enters the buckets of the LAN into the nodes' groups, and into known the
 // nodes that each program has to speak of.
 func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool) {
-	all := c.onSmallLAN()
 	for key, b := range c.lanBuckets {
 		ranges := rangesOf(&b.addresses)
 		for _, member := range b.candidates {
@@ -412,7 +448,7 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 				Pool: key.pool.name,
 				Layer2: &announce.Layer2{
 					Candidates: b.candidates,
-					Interfaces: c.nodes[i].lan.effective(key.pool.layer2.interfaces),
+					Interfaces: key.pool.selectors(c.nodes[i]),
 					Probe:      key.probe,
 				},
 				HealthCheckNodePort: key.healthCheckNodePort,
@@ -421,7 +457,7 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 			for _, other := range b.candidates {
 				known[i][c.indexes[other]] = true
 			}
-			for _, other := range all {
+			for other := range b.fellows {
 				known[i][other] = true
 			}
 		}
@@ -430,6 +466,16 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 		for _, conflict := range n.report.Conflicts {
 			if other, ours := c.macs[conflict.MAC]; ours {
 				known[i][other] = true
+			}
+		}
+		if len(known[i]) == 0 {
+			continue
+		}
+		// Whom it was told about it goes on to know: it reports their claims no
+		// longer, and to forget them would begin that anew.
+		for _, other := range n.previous.Nodes {
+			if at, exists := c.indexes[other.Name]; exists && len(known[i]) < maxKnown {
+				known[i][at] = true
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -416,7 +417,8 @@ func TestInterfacesOfNodes(t *testing.T) {
 		"malformed pattern":        {interfaces: []announce.Interface{eth("eno3", "")}, selectors: []string{"eno["}},
 		"address of the interface": {interfaces: []announce.Interface{eth("eth0", "198.51.100.11/24")}, selectors: []string{"198.51.100.11"}, want: true},
 		"address of none":          {interfaces: []announce.Interface{eth("eth0", "198.51.100.11/24")}, selectors: []string{"198.51.100.12"}},
-		"reached":                  {reach: []announce.Reach{{Target: netip.MustParseAddr("198.51.100.1"), Interface: "eth0"}}, selectors: []string{"can-reach:198.51.100.1"}, want: true},
+		"reached":                  {interfaces: []announce.Interface{eth("eth0", "")}, reach: []announce.Reach{{Target: netip.MustParseAddr("198.51.100.1"), Interface: "eth0"}}, selectors: []string{"can-reach:198.51.100.1"}, want: true},
+		"reached, no carrier":      {interfaces: []announce.Interface{down}, reach: []announce.Reach{{Target: netip.MustParseAddr("198.51.100.1"), Interface: "eth0"}}, selectors: []string{"can-reach:198.51.100.1"}},
 		"not reached":              {reach: []announce.Reach{{Target: netip.MustParseAddr("198.51.100.1"), Error: "no route"}}, selectors: []string{"can-reach:198.51.100.1"}},
 		"not tried yet":            {selectors: []string{"can-reach:198.51.100.1"}},
 		"the node's choice wins":   {interfaces: []announce.Interface{eth("eth0", "192.0.2.11/24"), eth("eth1", "")}, ofNode: " eth1 ,", selectors: []string{"eth9"}, want: true},
@@ -429,7 +431,8 @@ func TestInterfacesOfNodes(t *testing.T) {
 			if test.addr != "" {
 				addr = netip.MustParseAddr(test.addr)
 			}
-			if got := l.has(l.effective(test.selectors), addr); got != test.want {
+			p := &pool{layer2: &layer2{interfaces: test.selectors}}
+			if got := l.has(p.selectors(&node{object: n, lan: l}), addr); got != test.want {
 				t.Errorf("%t, want %t", got, test.want)
 			}
 		})
@@ -537,6 +540,7 @@ func TestBothProtocols(t *testing.T) {
 
 func TestAddressOutsideAllPoolsStaysOnTheLAN(t *testing.T) {
 	s := lanCluster(4, 1)
+	s.Nodes[0].Annotations[v1alpha1.NodeLayer2Interfaces] = "et*"
 	s.Pools[0].Spec.Layer2 = &v1alpha1.AddressPoolLayer2{Interfaces: []string{"eth0"}}
 	before := s.advance()
 	s.Pools = nil
@@ -555,20 +559,159 @@ func TestAddressOutsideAllPoolsStaysOnTheLAN(t *testing.T) {
 	}
 }
 
+// unplug takes the carrier from a node's only interface.
+func unplug(t *testing.T, n *corev1.Node) {
+	t.Helper()
+	r, err := announce.DecodeReport(n.Annotations[v1alpha1.NodeSpeaker])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Interfaces[0].NoCarrier = true
+	report(n, r)
+}
+
 func TestLostInterfacesMoveOwnersAndNobodyLeftKeepsThem(t *testing.T) {
 	s := lanCluster(2, 2)
 	s.advance()
-	report(s.Nodes[0], announce.Report{})
+	unplug(t, s.Nodes[0])
 	if got := spread(s.advance()); !slices.Equal(got, []int{2}) {
 		t.Fatalf("owners are spread %v", got)
 	}
-	report(s.Nodes[1], announce.Report{})
+	unplug(t, s.Nodes[1])
 	p := s.advance()
 	if got := spread(p); !slices.Equal(got, []int{2}) || owners(p)["s00001"] != "node02" {
 		t.Errorf("owners %v", owners(p))
 	}
 	if _, reason, _ := p.Services[0].Condition(); reason != "KeptLastNodes" {
 		t.Errorf("reason %s", reason)
+	}
+}
+
+// TestMissingReportMovesNothing: somebody removed the annotation, or it is cut.
+func TestMissingReportMovesNothing(t *testing.T) {
+	for _, text := range []string{"", "{", `{"version":"v1"}`} {
+		s := lanCluster(3, 30)
+		before := owners(s.advance())
+		s.Nodes[0].Annotations[v1alpha1.NodeSpeaker] = text
+		s.addService(31)
+		p := s.advance()
+		for svc, owner := range before {
+			if owners(p)[svc] != owner {
+				t.Fatalf("report %q: %s moved from %s to %s", text, svc, owner, owners(p)[svc])
+			}
+		}
+		if owner := owners(p)["s00031"]; owner == "node01" {
+			t.Errorf("report %q: a new address went to the node of which nothing is known", text)
+		}
+	}
+}
+
+// TestOnlyCapableNodeKeepsItsAddresses: nobody else could answer.
+func TestOnlyCapableNodeKeepsItsAddresses(t *testing.T) {
+	only := func() *State {
+		s := lanCluster(5, 1)
+		s.Pools[0].Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"lan": "yes"}}
+		s.Nodes[2].Labels["lan"] = "yes"
+		s.advance()
+		return s
+	}
+	for name, test := range map[string]struct {
+		change func(*State, *corev1.Node)
+		owner  string
+		reason string
+	}{
+		"not ready":             {func(_ *State, n *corev1.Node) { setReady(n, corev1.ConditionUnknown) }, "node03", string(NotReady)},
+		"excluded":              {func(_ *State, n *corev1.Node) { n.Labels[corev1.LabelNodeExcludeBalancers] = "" }, "node03", "KeptLastNodes"},
+		"not selected":          {func(_ *State, n *corev1.Node) { delete(n.Labels, "lan") }, "node03", "KeptLastNodes"},
+		"drained":               {func(_ *State, n *corev1.Node) { n.Annotations[v1alpha1.NodeDrain] = "true" }, "", string(Draining)},
+		"not selected, drained": {func(_ *State, n *corev1.Node) { delete(n.Labels, "lan"); n.Annotations[v1alpha1.NodeDrain] = "true" }, "", string(NotSelected)},
+		"excluded, not ready": {func(_ *State, n *corev1.Node) {
+			n.Labels[corev1.LabelNodeExcludeBalancers] = ""
+			setReady(n, corev1.ConditionUnknown)
+		}, "", string(Excluded)},
+		"not selected, no local": {func(s *State, n *corev1.Node) {
+			delete(n.Labels, "lan")
+			s.Services[0].Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}, "", string(NotSelected)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := only()
+			test.change(s, s.Nodes[2])
+			p := s.advance()
+			_, reason, message := p.Services[0].Condition()
+			if owner := owners(p)["s00001"]; owner != test.owner || reason != test.reason {
+				t.Errorf("owner %q, %s: %s", owner, reason, message)
+			}
+		})
+	}
+}
+
+func TestMassAbsenceOfSpeakersIsWaitedFor(t *testing.T) {
+	s := lanCluster(5, 50)
+	before := owners(s.advance())
+	now := time.Unix(1e9, 0)
+	s.SpeakersAway = make(map[string]time.Time)
+	for i, pod := range s.SpeakerPods[:4] {
+		setPodReady(pod, corev1.ConditionFalse)
+		s.SpeakersAway[s.Nodes[i].Name] = now
+	}
+	s.Now = now.Add(2 * patience)
+	p := s.advance()
+	for svc, owner := range before {
+		if owners(p)[svc] != owner {
+			t.Fatalf("%s moved from %s to %s, which came first", svc, owner, owners(p)[svc])
+		}
+	}
+	s.Now = now.Add(massPatience)
+	if got := spread(s.advance()); !slices.Equal(got, []int{50}) {
+		t.Errorf("owners are spread %v for ever", got)
+	}
+}
+
+func TestUnwritableNodesGetNothing(t *testing.T) {
+	s := lanCluster(3, 30)
+	s.advance()
+	s.Unwritable = map[string]bool{"node02": true}
+	setReady(s.Nodes[0], corev1.ConditionUnknown)
+	if got := spread(s.advance()); !slices.Equal(got, []int{30}) {
+		t.Errorf("owners are spread %v, want all on the node that can be written", got)
+	}
+}
+
+func TestHugeRangesAreNoMemory(t *testing.T) {
+	s := lanCluster(3, 30)
+	before := owners(s.advance())
+	huge := s.Previous["node01"]
+	huge.Groups = append(slices.Clone(huge.Groups), announce.Group{
+		Pool: "x", Layer2: &announce.Layer2{Candidates: []string{"node01"}},
+		Addresses: []announce.Range{announce.Range(netipx.MustParseIPRange("2001:db8::-2001:db8:ffff::"))},
+	})
+	s.Previous["node01"] = huge
+	for svc, owner := range owners(Compute(s)) {
+		if before[svc] != owner {
+			t.Errorf("%s moved from %s to %s", svc, before[svc], owner)
+		}
+	}
+}
+
+// TestNodesGoOnToKnowEachOther: a node that is told whose MAC address claims its
+// address reports that no longer, and must not forget it for that reason.
+func TestNodesGoOnToKnowEachOther(t *testing.T) {
+	s := lanCluster(smallLAN+2, 1)
+	owner := s.advance().Services[0].Addresses[0].Layer2.Owner()
+	at := slices.IndexFunc(s.Nodes, func(n *corev1.Node) bool { return n.Name == owner })
+	stranger := smallLAN + 1
+	r, err := announce.DecodeReport(s.Nodes[at].Annotations[v1alpha1.NodeSpeaker])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Conflicts = []announce.Conflict{{Address: netip.MustParseAddr("198.18.0.1"), MAC: macOf(stranger)}}
+	report(s.Nodes[at], r)
+	told := s.advance().Programs[owner]
+	r.Conflicts = nil
+	report(s.Nodes[at], r)
+	if after := s.advance().Programs[owner]; after.Hash != told.Hash {
+		t.Errorf("the owner forgets node %s:\n%v", s.Nodes[stranger].Name, after.Nodes)
 	}
 }
 

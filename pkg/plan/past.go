@@ -2,13 +2,10 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
-
-// maxRemembered bounds how many addresses are remembered: a range in an
-// annotation may be malformed and span half of the Internet.
-const maxRemembered = 1 << 18
 
 // past is who announced an address on the LAN before.
 type past struct {
@@ -19,11 +16,19 @@ type past struct {
 	epoch int64
 }
 
-// remember reads from the nodes' previous programs who announces what on the
-// LAN now.
-func remember(nodes []*node) map[netip.Addr]past {
+func (p past) owner() string {
+	if p.layer2 == nil {
+		return ""
+	}
+	return p.layer2.Candidates[0]
+}
+
+// remember reads from the nodes' previous programs who announces these addresses
+// on the LAN now. It goes by the addresses, not by the ranges: an annotation may be
+// malformed, and a range in it span half of the Internet.
+func remember(nodes []*node, addresses []netip.Addr) map[netip.Addr]past {
+	slices.SortFunc(addresses, netip.Addr.Compare)
 	memory := make(map[netip.Addr]past)
-	left := maxRemembered
 	for _, n := range nodes {
 		for i := range n.previous.Groups {
 			g := &n.previous.Groups[i]
@@ -33,13 +38,11 @@ func remember(nodes []*node) map[netip.Addr]past {
 			entry := past{layer2: g.Layer2, pool: g.Pool, epoch: n.previous.Epoch}
 			owns := g.Layer2.OwnedBy(n.object.Name)
 			for _, r := range g.Addresses {
-				for addr := range r.All() {
-					if left--; left < 0 {
-						return memory
-					}
-					known, ok := memory[addr]
+				at, _ := slices.BinarySearchFunc(addresses, r.From(), netip.Addr.Compare)
+				for ; at < len(addresses) && !r.To().Less(addresses[at]); at++ {
+					known, ok := memory[addresses[at]]
 					if !ok || known.epoch < entry.epoch || known.epoch == entry.epoch && owns {
-						memory[addr] = entry
+						memory[addresses[at]] = entry
 					}
 				}
 			}

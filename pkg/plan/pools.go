@@ -37,7 +37,12 @@ type pool struct {
 }
 
 // layer2 is how a pool's addresses are announced on the LAN.
-type layer2 struct{ interfaces []string }
+type layer2 struct {
+	interfaces []string
+	// former are those that nodes were told before, where the AddressPool is
+	// gone, by node name.
+	former map[string][]string
+}
 
 // advertisement is a BGPAdvertisement with its texts parsed.
 type advertisement struct {
@@ -339,14 +344,19 @@ func (c *computation) formerPool(addr netip.Addr) *pool {
 	var key []string // addresses with the same past share a pool, and so a group
 	if before, known := c.past[addr]; known {
 		former.name = before.pool
-		former.layer2 = &layer2{interfaces: before.layer2.Interfaces}
+		former.layer2 = &layer2{interfaces: before.layer2.Interfaces, former: make(map[string][]string)}
 		key = append(key, "layer2 "+strings.Join(before.layer2.Interfaces, ","))
 	}
 	seen := make(map[string]bool)
 	for _, n := range c.nodes {
 		for i := range n.previous.Groups {
 			g := &n.previous.Groups[i]
-			if g.BGP == nil || !g.Contains(addr) {
+			if !g.Contains(addr) {
+				continue
+			}
+			if g.BGP == nil {
+				former.layer2.former[n.object.Name] = g.Layer2.Interfaces
+				key = append(key, "layer2 "+n.object.Name+" "+strings.Join(g.Layer2.Interfaces, ","))
 				continue
 			}
 			text, _ := json.Marshal(g.BGP) // plain values always marshal
@@ -372,6 +382,9 @@ func (c *computation) formerPool(addr netip.Addr) *pool {
 	if p := c.pools[former.name]; p != nil {
 		former.object, former.owned = p.object, p.owned
 		former.maxNextHops, former.withEndpoints = p.maxNextHops, p.withEndpoints
+		if former.layer2 != nil && p.layer2 != nil {
+			former.layer2 = p.layer2
+		}
 	}
 	c.former[id] = former
 	return former

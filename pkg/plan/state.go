@@ -36,6 +36,10 @@ type State struct {
 	Now          time.Time
 	SpeakersAway map[string]time.Time
 
+	// Unwritable are the nodes whose announcements cannot be written, by name:
+	// they get no further addresses on the LAN.
+	Unwritable map[string]bool
+
 	// LoadBalancerClass is the class that is ours; RequireClass leaves Services
 	// without a class to another controller.
 	LoadBalancerClass string
@@ -164,6 +168,10 @@ const (
 	Deleting Verdict = "Deleting"
 	// NotReady: the node's Ready condition is not True.
 	NotReady Verdict = "NotReady"
+	// Unwritable: the node's announcements cannot be written.
+	Unwritable Verdict = "Unwritable"
+	// NoReport: the node's speaker runs, but has not told its interfaces.
+	NoReport Verdict = "NoReport"
 	// Leaving: the node's speaker is about to stop.
 	Leaving Verdict = "Leaving"
 	// NoInterface: none of the node's interfaces has a subnet that holds the
