@@ -4,15 +4,21 @@ import (
 	"slices"
 	"time"
 
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
 
-// handoverPatience bounds how long a node goes on answering on the LAN for
-// addresses that another one has been told to answer for.
-const handoverPatience = time.Second
+const (
+	// handoverPatience bounds how long a node goes on answering on the LAN for
+	// addresses that another one has been told to answer for.
+	handoverPatience = time.Second
+	// unwrittenPatience bounds the same where the other one could not be told.
+	// Before it ends, the plan has chosen one that can.
+	unwrittenPatience = 10 * time.Second
+)
 
 // handovers delays the writes to nodes that lose addresses on the LAN, until the
 // new owners report that they answer: an address that moves is answered all the
@@ -21,50 +27,99 @@ type handovers struct {
 	since map[string]time.Time // by name of the losing node
 }
 
-// wait is how long the loser is still to keep its program; 0 means that it may
-// be written. next are the programs by node name, and known returns the epoch
-// that was written to a node.
-func (h *handovers) wait(loser *corev1.Node, previous *announce.Program, next map[string]announce.Program, nodes map[string]*corev1.Node, known func(node string) int64) time.Duration {
-	pending := false
-	for _, gainer := range gainersOf(loser.Name, previous, next) {
-		if n := nodes[gainer]; n != nil && reportedEpoch(n) < known(gainer) {
-			pending = true
-			break
+// round is what the losers of one plan are compared with.
+type round struct {
+	next  map[string]announce.Program // by node name
+	known func(node string) announce.Program
+	nodes map[string]*corev1.Node
+	owned map[string]*netipx.IPSet // by the next programs; see ownedBy
+	began map[string]time.Time     // of the losers that wait
+}
+
+// ownedBy are the addresses that the node owns by its next program.
+func (r *round) ownedBy(node string) *netipx.IPSet {
+	set := r.owned[node]
+	if set == nil {
+		program := r.next[node]
+		set = program.Owned(node)
+		r.owned[node] = set
+	}
+	return set
+}
+
+// hold sorts the losers: due may be written, the others wait. again is how long
+// the first of these is to wait.
+func (h *handovers) hold(losers []pendingWrite, r *round) (due []pendingWrite, again time.Duration) {
+	r.owned, r.began = make(map[string]*netipx.IPSet), make(map[string]time.Time)
+	for _, pending := range losers {
+		switch wait := h.wait(pending.node.Name, &pending.previous, r); {
+		case wait == 0:
+			due = append(due, pending)
+		case again == 0 || wait < again:
+			again = wait
 		}
 	}
-	if !pending {
-		delete(h.since, loser.Name)
+	h.since = r.began // what does not wait any more begins anew the next time
+	return due, again
+}
+
+// wait is how long the loser is still to keep its program; 0 means that it may
+// be written.
+func (h *handovers) wait(loser string, previous *announce.Program, r *round) time.Duration {
+	patience := time.Duration(0)
+	lost := r.lostBy(loser, previous)
+	for _, gainer := range r.gainersOf(loser, lost) {
+		written := r.known(gainer)
+		has := written.Owned(gainer)
+		untold := func(l netipx.IPRange) bool { return r.ownedBy(gainer).OverlapsRange(l) && !has.OverlapsRange(l) }
+		switch n := r.nodes[gainer]; {
+		case n == nil:
+		case slices.ContainsFunc(lost.Ranges(), untold):
+			patience = max(patience, unwrittenPatience)
+		case reportedEpoch(n) < written.Epoch:
+			patience = max(patience, handoverPatience)
+		}
+	}
+	if patience == 0 {
 		return 0
 	}
-	if h.since == nil {
-		h.since = make(map[string]time.Time)
-	}
-	began, waiting := h.since[loser.Name]
+	began, waiting := h.since[loser]
 	if !waiting {
 		began = time.Now()
-		h.since[loser.Name] = began
 	}
-	if left := handoverPatience - time.Since(began); left > 0 {
-		return left
+	left := patience - time.Since(began)
+	if left <= 0 {
+		return 0
 	}
-	delete(h.since, loser.Name)
-	return 0
+	r.began[loser] = began
+	return left
 }
 
 // gainersOf are the nodes that own, by the next programs, addresses that the
-// loser owns by its previous one.
-func gainersOf(loser string, previous *announce.Program, next map[string]announce.Program) []string {
-	had := previous.Owned(loser)
-	if len(had.Ranges()) == 0 {
+// loser is to lose.
+func (r *round) gainersOf(loser string, lost *netipx.IPSet) []string {
+	if len(lost.Ranges()) == 0 {
 		return nil
 	}
 	var gainers []string
-	for name, program := range next {
-		if name != loser && slices.ContainsFunc(program.Owned(name).Ranges(), had.OverlapsRange) {
+	for name := range r.next {
+		if name != loser && slices.ContainsFunc(r.ownedBy(name).Ranges(), lost.OverlapsRange) {
 			gainers = append(gainers, name)
 		}
 	}
 	return gainers
+}
+
+// lostBy are the addresses that the loser owns, and is to own no longer.
+func (r *round) lostBy(loser string, previous *announce.Program) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	b.AddSet(previous.Owned(loser))
+	b.RemoveSet(r.ownedBy(loser))
+	set, err := b.IPSet()
+	if err != nil {
+		return &netipx.IPSet{} // sets are valid
+	}
+	return set
 }
 
 // reportedEpoch is the epoch that the node's speaker reports to carry out.

@@ -47,6 +47,8 @@ type nodeWriter struct {
 
 	mu    sync.Mutex
 	known map[string]knownProgram // by node name
+	// failing is since when writes to nodes fail, by node name.
+	failing map[string]time.Time
 	// sent is the value of the last write to each node, from before it is sent:
 	// its event may arrive before the response.
 	sent map[string]string
@@ -55,6 +57,9 @@ type nodeWriter struct {
 type knownProgram struct {
 	value   string
 	program announce.Program
+	// floor is the greatest epoch that the node has had: its epochs grow,
+	// whatever others write and whatever our clock does.
+	floor int64
 	// resourceVersion is that of the Node after our own write, else 0.
 	resourceVersion uint64
 }
@@ -70,6 +75,8 @@ func (w *nodeWriter) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.known, w.sent = make(map[string]knownProgram), make(map[string]string)
+	w.failing = make(map[string]time.Time)
+	w.gainersFail, w.handovers = time.Time{}, handovers{}
 }
 
 // wrote reports whether the node's announcements are those that we wrote last.
@@ -92,8 +99,7 @@ func (w *nodeWriter) programs(nodes []*corev1.Node) map[string]announce.Program 
 		known, ok := w.known[n.Name]
 		value, annotated := n.Annotations[v1alpha1.NodeAnnouncements]
 		if ours := ok && version(n.ResourceVersion) < known.resourceVersion; !ours && value != known.value {
-			epoch := known.program.Epoch
-			known = knownProgram{value: value}
+			known = knownProgram{value: value, floor: max(known.floor, known.program.Epoch)}
 			if annotated {
 				program, err := announce.Decode(value)
 				if err != nil {
@@ -101,8 +107,6 @@ func (w *nodeWriter) programs(nodes []*corev1.Node) map[string]announce.Program 
 				}
 				known.program = program
 			}
-			// Whatever others write: epochs grow, whatever our clock does.
-			known.program.Epoch = max(known.program.Epoch, epoch)
 			w.known[n.Name] = known
 		}
 		if known.program.Hash != "" {
@@ -113,6 +117,7 @@ func (w *nodeWriter) programs(nodes []*corev1.Node) map[string]announce.Program 
 		if !present[name] {
 			delete(w.known, name)
 			delete(w.sent, name)
+			delete(w.failing, name)
 		}
 	}
 	return programs
@@ -144,12 +149,12 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 			continue
 		}
 		w.mu.Lock()
-		previous := w.known[n.Name].program
+		previous, floor := w.known[n.Name].program, w.known[n.Name].floor
 		w.mu.Unlock()
 		if program.Hash == previous.Hash {
 			continue
 		}
-		program.Epoch = announce.NextEpoch(time.Now(), previous.Epoch)
+		program.Epoch = announce.NextEpoch(time.Now(), max(floor, previous.Epoch))
 		value, fitted, left, err := announce.EncodeFitting(program, previous.Contains)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("node %s: %w", n.Name, err))
@@ -181,24 +186,38 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 	// node that cannot be written must not keep the others from withdrawing.
 	if err == nil || time.Since(w.gainersFail) > losersPatience {
 		var due []pendingWrite
-		for _, pending := range losers {
-			switch wait := w.handovers.wait(pending.node, &pending.previous, result.Programs, byName, w.epoch); {
-			case wait == 0:
-				due = append(due, pending)
-			case again == 0 || wait < again:
-				again = wait
-			}
-		}
+		due, again = w.handovers.hold(losers, &round{next: result.Programs, known: w.written, nodes: byName})
 		errs = append(errs, w.writeAll(ctx, due))
 	}
 	return again, errors.Join(errs...)
 }
 
-// epoch is that of the program that was written to the node last.
-func (w *nodeWriter) epoch(node string) int64 {
+// written is the program that was written to the node last.
+func (w *nodeWriter) written(node string) announce.Program {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.known[node].program.Epoch
+	return w.known[node].program
+}
+
+// unwritable are the nodes that could not be written for some time, though others
+// could: they are no places for addresses to move to.
+func (w *nodeWriter) unwritable() map[string]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out map[string]bool
+	if len(w.failing) == 0 || len(w.failing) == len(w.known) {
+		return nil
+	}
+	for name, since := range w.failing {
+		if time.Since(since) < losersPatience {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]bool)
+		}
+		out[name] = true
+	}
+	return out
 }
 
 // pendingWrite is a program on its way into a Node.
@@ -278,12 +297,18 @@ func (w *nodeWriter) writeOne(ctx context.Context, pending pendingWrite) error {
 	case gone(err):
 		return nil // the event is on its way
 	case err != nil:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if _, known := w.failing[pending.node.Name]; !known && ctx.Err() == nil {
+			w.failing[pending.node.Name] = time.Now()
+		}
 		return fmt.Errorf("node %s: writing the annotation %s: %w", pending.node.Name, v1alpha1.NodeAnnouncements, err)
 	}
 	nodeWrites.Inc()
 	klog.V(2).InfoS("Wrote announcements", "node", pending.node.Name, "epoch", pending.program.Epoch, "hash", pending.program.Hash, "bytes", len(pending.value))
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	delete(w.failing, pending.node.Name)
 	w.known[pending.node.Name] = knownProgram{value: pending.value, program: pending.program, resourceVersion: version(updated.ResourceVersion)}
 	return nil
 }

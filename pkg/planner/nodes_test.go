@@ -91,7 +91,7 @@ func TestProgramsOfNodes(t *testing.T) {
 				if ok != (test.want.Hash != "") || got.Hash != test.want.Hash {
 					t.Errorf("program %+v; want %+v", got, test.want)
 				}
-				if epoch := w.known["a"].program.Epoch; epoch != test.epoch {
+				if epoch := max(w.known["a"].program.Epoch, w.known["a"].floor); epoch != test.epoch {
 					t.Errorf("the next epoch has to exceed %d; want %d", epoch, test.epoch)
 				}
 			}
@@ -472,4 +472,59 @@ func TestLoserWaitsForTheGainersReport(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLoserKeepsWhatTheGainerWasNotTold: a node that cannot be written is no owner.
+func TestLoserKeepsWhatTheGainerWasNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := nodeAt("1", "a", encoded(t, onLAN(1, "a", "203.0.113.1")))
+		b := nodeAt("1", "b", encoded(t, onLAN(1, "b")))
+		client := fake.NewClientset(a, b)
+		client.PrependReactor("patch", "nodes", func(action ktesting.Action) (bool, runtime.Object, error) {
+			if action.(ktesting.PatchAction).GetName() == "b" {
+				return true, nil, errors.New("annotations are too long")
+			}
+			return false, nil, nil
+		})
+		written := recordWrites(client)
+		w := newNodeWriter(client)
+		nodes := []*corev1.Node{a, b}
+		w.programs(nodes)
+		moved := &plan.Plan{Programs: map[string]announce.Program{"a": onLAN(0, "b", "203.0.113.1"), "b": onLAN(0, "b", "203.0.113.1")}}
+		for range 3 {
+			if _, err := w.write(t.Context(), nodes, moved); err == nil {
+				t.Fatal("b can be written")
+			}
+			time.Sleep(losersPatience)
+		}
+		if got := written(); slices.Contains(got, "a") {
+			t.Errorf("wrote %v; a is the only one that answers", got)
+		}
+		if got := w.unwritable(); !got["b"] || got["a"] {
+			t.Errorf("unwritable: %v, want b", got)
+		}
+	})
+}
+
+// TestHandoversBeginAnew: what was waited for once is not what is waited for later.
+func TestHandoversBeginAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		had := onLAN(1, "a", "203.0.113.1")
+		a, b := nodeAt("1", "a", encoded(t, had)), nodeAt("1", "b", encoded(t, onLAN(1, "b")))
+		w := newNodeWriter(fake.NewClientset(a, b))
+		nodes := []*corev1.Node{a, b}
+		w.programs(nodes)
+		move := &plan.Plan{Programs: map[string]announce.Program{"a": onLAN(0, "b", "203.0.113.1"), "b": onLAN(0, "b", "203.0.113.1")}}
+		stay := &plan.Plan{Programs: map[string]announce.Program{"a": had, "b": onLAN(0, "b")}}
+		for _, p := range []*plan.Plan{move, stay, move} {
+			again, err := w.write(t.Context(), nodes, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p == move && again != handoverPatience {
+				t.Errorf("again after %v, want %v", again, handoverPatience)
+			}
+			time.Sleep(time.Hour)
+		}
+	})
 }

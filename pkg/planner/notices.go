@@ -34,10 +34,13 @@ func recordEvents(client kubernetes.Interface) (record.EventRecorder, func()) {
 // made of.
 func (n *notices) tell(p *plan.Plan, services []*corev1.Service) {
 	now := make(map[notice]bool)
+	concerned := make(map[[2]string][]notice) // by namespace and name of the Service
 	for i := range p.Services {
 		s := &p.Services[i]
 		for _, warning := range s.Warnings() {
-			now[notice{s.Namespace, s.Name, warning.Reason, warning.Message}] = true
+			this := notice{s.Namespace, s.Name, warning.Reason, warning.Message}
+			now[this] = true
+			concerned[[2]string{s.Namespace, s.Name}] = append(concerned[[2]string{s.Namespace, s.Name}], this)
 		}
 	}
 	if len(now) == 0 {
@@ -45,8 +48,8 @@ func (n *notices) tell(p *plan.Plan, services []*corev1.Service) {
 		return
 	}
 	for _, svc := range services {
-		for this := range now {
-			if this.namespace == svc.Namespace && this.name == svc.Name && !n.present[this] {
+		for _, this := range concerned[[2]string{svc.Namespace, svc.Name}] {
+			if !n.present[this] {
 				n.recorder.Event(svc, corev1.EventTypeWarning, this.reason, this.message)
 			}
 		}

@@ -141,6 +141,7 @@ func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 		state.Cluster = cluster
 		state.LoadBalancerClass, state.RequireClass = p.config.LoadBalancerClass, p.config.RequireClass
 		state.Previous = p.nodes.programs(state.Nodes)
+		state.Unwritable = p.nodes.unwritable()
 		p.lookForSpeakers(state)
 		result := plan.Compute(state)
 		planDuration.Observe(time.Since(started).Seconds())
