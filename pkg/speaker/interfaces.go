@@ -144,10 +144,13 @@ func announcing(links []link, addresses map[int][]address) []nic {
 	return out
 }
 
-// lost reports whether an interface that could announce cannot any more.
+// lost reports whether an interface that could announce cannot any more, or not
+// all that it could.
 func lost(before, now []nic) bool {
 	return slices.ContainsFunc(before, func(b nic) bool {
-		return !b.NoCarrier && !slices.ContainsFunc(now, func(n nic) bool { return n.Name == b.Name && !n.NoCarrier })
+		return !b.NoCarrier && !slices.ContainsFunc(now, func(n nic) bool {
+			return n.Name == b.Name && n.MAC == b.MAC && !n.NoCarrier && slices.Equal(n.Prefixes, b.Prefixes)
+		})
 	})
 }
 

@@ -273,6 +273,21 @@ func TestProgramOfBefore(t *testing.T) {
 			h.gates.put(struct{}{})
 			h.onLAN(t, "kube-proxy healthy", "192.0.2.1 doubtful")
 		}},
+		"booted, kube-proxy is unhealthy": {before: memory{program: old, nodeUID: "u", booted: true}, gate: gateOf(gateUnhealthy), then: func(t *testing.T, h *harness) {
+			h.show("u", encode(t, old))
+			time.Sleep(time.Hour)
+			h.onLAN(t, "it says so", "")
+			h.gate.take(200)
+			h.gates.put(struct{}{})
+			h.onLAN(t, "it is healthy", "192.0.2.1 fresh")
+		}},
+		"booted, confirmed unchanged": {before: memory{program: old, nodeUID: "u", booted: true}, gate: gateOf(gateUnknown), then: func(t *testing.T, h *harness) {
+			h.nodes.put(node{offline: true})
+			time.Sleep(time.Hour)
+			h.show("u", encode(t, old))
+			time.Sleep(gatePatience)
+			h.onLAN(t, "after a while", "192.0.2.1 fresh")
+		}},
 		"booted, the API server answers": {before: memory{program: old, nodeUID: "u", booted: true}, gate: gateOf(gateUnknown), then: func(t *testing.T, h *harness) {
 			h.show("u", encode(t, old))
 			h.onLAN(t, "kube-proxy silent", "")
@@ -317,6 +332,12 @@ func TestReportOfTheLAN(t *testing.T) {
 		}
 		if h.reporter.hurried() != reportNow {
 			t.Error("nobody is told at once that the address moved")
+		}
+		h.wall.status.Conflicts = nil
+		h.claims.put(struct{}{})
+		synctest.Wait()
+		if h.reporter.hurried() != reportNow {
+			t.Error("what is urgent is so no longer, though it was not written")
 		}
 	})
 }

@@ -52,6 +52,7 @@ type desk struct {
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
 
+	urgency urgency // of the next report
 	// leaving: the speaker is about to stop, and the node to be emptied.
 	leaving bool
 
@@ -63,6 +64,9 @@ type desk struct {
 	booting bool
 	hold    <-chan time.Time
 }
+
+// hurry has the next report written as early as u says.
+func (d *desk) hurry(u urgency) { d.urgency = max(d.urgency, u) }
 
 // loop carries out programs until ctx ends.
 func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory) error {
@@ -88,7 +92,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 			s.carryOut(ctx, d)
 		case i := <-s.interfaces.c:
 			if lost(d.interfaces.nics, i.nics) {
-				s.reporter.hurry(reportSoon)
+				d.hurry(reportSoon)
 			}
 			d.interfaces = i
 			s.carryOutLAN(d)
@@ -106,7 +110,8 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 				s.carryOut(ctx, d)
 			}
 		case <-d.hold:
-			if d.hold = nil; d.booting {
+			// A bad answer, unlike none, shows that there is a kube-proxy.
+			if d.hold = nil; d.booting && s.gate.state() == gateUnknown {
 				klog.FromContext(ctx).Info("Announcing though kube-proxy is not known to forward", "problem", s.gate.problem())
 				d.booting = false
 				s.carryOut(ctx, d)
@@ -169,7 +174,7 @@ func (s *speaker) takeNode(ctx context.Context, d *desk, n node) {
 func (s *speaker) abandon(ctx context.Context, d *desk) {
 	logger := klog.FromContext(ctx)
 	logger.Info("The Node has been gone for a while; withdrawing everything", "after", goneHold)
-	*d = desk{read: d.read, online: d.online, node: d.node, interfaces: d.interfaces, memory: memory{bootID: d.memory.bootID}}
+	*d = desk{read: d.read, online: d.online, node: d.node, interfaces: d.interfaces, booting: d.booting, memory: memory{bootID: d.memory.bootID}}
 	s.keeper.Forget()
 	s.withdraw(ctx)
 	s.note(func(st *status) { st.unset, st.epoch, st.prefixes = nil, 0, 0 })
@@ -210,11 +215,8 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 	if before == nil {
 		before = &announce.Program{}
 	}
-	if takesOver(program, before, s.nodeName) {
-		s.reporter.hurry(reportNow)
-	}
-	if !slices.Equal(program.Reach, before.Reach) {
-		s.reporter.hurry(reportNow)
+	if takesOver(program, before, s.nodeName) || !slices.Equal(program.Reach, before.Reach) {
+		d.hurry(reportNow)
 	}
 	if d.origin != fromNode {
 		d.before = s.announcedBefore(d)
@@ -332,7 +334,7 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 	r.Conflicts = lan.Conflicts
 	if !slices.Equal(r.Conflicts, d.conflicts) {
 		d.conflicts = r.Conflicts
-		s.reporter.hurry(reportSoon)
+		d.hurry(reportSoon)
 	}
 	r.Problems = lan.Problems
 	for _, reached := range d.reached {
@@ -352,9 +354,10 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 		r.Error = err.Error()
 	}
 	s.note(func(st *status) { st.sessions = r.Sessions })
-	if err := s.reporter.set(r); err != nil {
+	if err := s.reporter.set(r, d.urgency); err != nil {
 		klog.FromContext(ctx).Error(err, "No report")
 	}
+	d.urgency = reportLater
 }
 
 // sessions are those of the announcer, and those that it does not even hold.
@@ -391,6 +394,11 @@ func (s *speaker) nextHopMoved(d *desk) bool {
 func (s *speaker) stop(ctx context.Context, d *desk) error {
 	logger := klog.FromContext(ctx)
 	s.stopping.Store(true)
+	select {
+	case n := <-s.nodes.c: // it may be why we are stopped
+		s.takeNode(context.WithoutCancel(ctx), d, n)
+	default:
+	}
 	if !d.node.leaving() {
 		logger.Info("Stopping; routers keep the routes until the speaker is back")
 		return nil
@@ -411,7 +419,7 @@ func (s *speaker) handOver(ctx context.Context, d *desk) {
 		return // nobody is told
 	}
 	d.leaving = true
-	s.reporter.hurry(reportNow)
+	d.hurry(reportNow)
 	s.report(ctx, d)
 	timeout := time.NewTimer(handoverTimeout)
 	defer timeout.Stop()

@@ -80,7 +80,7 @@ func recall(ctx context.Context, dir, nodeName, tokenFile string) memory {
 	var m memory
 	var err error
 	if m.bootID, err = bootID(); err != nil {
-		m.refused = fmt.Errorf("the state in --state-dir is not used: %w", err)
+		m.refused, m.booted = fmt.Errorf("the state in --state-dir is not used: %w", err), true
 		return m
 	}
 	uid, err := nodeUIDFrom(tokenFile)

@@ -76,20 +76,20 @@ func newReporter(write func(ctx context.Context, key, value string) error) *repo
 	return &reporter{write: write, wake: make(chan struct{}, 1)}
 }
 
-// set makes r the report.
-func (r *reporter) set(report announce.Report) error {
+// set makes r the report, and has it written as early as u says if it is another
+// one.
+func (r *reporter) set(report announce.Report, u urgency) error {
 	value, err := encodeReport(report)
 	if err != nil {
 		return err
 	}
-	r.change(func() { r.value = value })
+	r.change(func() {
+		if r.value != value {
+			r.urgency = max(r.urgency, u)
+		}
+		r.value = value
+	})
 	return nil
-}
-
-// hurry has the report that follows written earlier than usual. It counts for
-// one write.
-func (r *reporter) hurry(u urgency) {
-	r.change(func() { r.urgency = max(r.urgency, u) })
 }
 
 // observe takes notice of the Node: somebody else may have changed or removed
@@ -212,7 +212,6 @@ func (r *reporter) run(ctx context.Context) error {
 			}
 			continue
 		}
-		r.change(func() { r.urgency = reportLater })
 		if err := r.write(ctx, v1alpha1.NodeSpeaker, value); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -225,8 +224,12 @@ func (r *reporter) run(ctx context.Context) error {
 			continue
 		}
 		reportWrites.WithLabelValues("success").Inc()
-		r.change(func() { r.present = value })
-		wrote, since, failed = time.Now(), time.Time{}, false
+		r.change(func() {
+			if r.present = value; r.value == value {
+				r.urgency = reportLater // else what came meanwhile may be urgent
+			}
+		})
+		wrote, since, retry, failed = time.Now(), time.Time{}, time.Time{}, false
 	}
 }
 

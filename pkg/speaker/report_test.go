@@ -36,7 +36,7 @@ func TestReporter(t *testing.T) {
 		go func() { _ = r.run(ctx) }()
 		set := func(epoch int64) {
 			t.Helper()
-			if err := r.set(announce.Report{Epoch: epoch}); err != nil {
+			if err := r.set(announce.Report{Epoch: epoch}, reportLater); err != nil {
 				t.Error(err)
 			}
 		}
@@ -97,7 +97,7 @@ func TestReporterRestores(t *testing.T) {
 			writes = nil
 		}
 		expect("nothing to say")
-		if err := r.set(announce.Report{Epoch: 1}); err != nil {
+		if err := r.set(announce.Report{Epoch: 1}, reportLater); err != nil {
 			t.Error(err)
 		}
 		expect("first", "1m0s")
@@ -115,6 +115,54 @@ func TestReporterRestores(t *testing.T) {
 		// A speaker that restarts finds its report.
 		r.observe(node{report: annotation})
 		expect("in place")
+	})
+}
+
+// TestReporterHurries: what is urgent overtakes what is not, and what failed is
+// tried again soon.
+func TestReporterHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var writes []string
+		var fail atomic.Bool
+		r := newReporter(func(_ context.Context, _, value string) error {
+			if fail.Load() {
+				return errors.New("connection refused")
+			}
+			report, err := announce.DecodeReport(value)
+			if err != nil {
+				t.Error(err)
+			}
+			writes = append(writes, fmt.Sprint(time.Since(start), " ", report.Epoch))
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = r.run(ctx) }()
+		set := func(epoch int64, u urgency) {
+			t.Helper()
+			if err := r.set(announce.Report{Epoch: epoch}, u); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		set(1, reportLater)
+		time.Sleep(time.Second)
+		set(2, reportLater) // pending until 10s
+		set(3, reportNow)
+		set(4, reportSoon) // 2s after the write before
+		time.Sleep(time.Minute)
+		fail.Store(true)
+		set(5, reportNow)
+		fail.Store(false)
+		time.Sleep(time.Minute)
+		set(6, reportLater)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := []string{"0s 1", "1s 3", "3s 4", "1m2s 5", "2m4s 6"}
+		if !slices.Equal(writes, want) {
+			t.Errorf("writes %q, want %q", writes, want)
+		}
 	})
 }
 
