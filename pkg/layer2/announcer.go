@@ -23,7 +23,10 @@ type Config struct {
 type Announcer struct {
 	config Config
 	wake   chan struct{}
-	ports  ports // of the goroutine in Run
+	// Of the goroutine in Run: the sockets, and when to look whether the kernel has
+	// kept their groups.
+	ports   ports
+	renewal time.Time
 
 	// setting is held while a state is carried out, so that the last one wins.
 	setting sync.Mutex
@@ -54,7 +57,7 @@ func New(config Config) *Announcer {
 		poke:     a.poke,
 		counters: a.book.counters,
 		byKey:    make(map[portKey]*port),
-		problems: make(map[portKey]string),
+		unopened: make(map[portKey]string),
 	}
 	return a
 }
@@ -103,7 +106,7 @@ func (a *Announcer) Set(s State) {
 		a.state, a.order = s, order
 	}
 	// The kernel's settings may have changed without the state.
-	trapped := traps(a.order, s.Bound, a.config.ARPIgnore)
+	trapped := traps(a.order, a.config.ARPIgnore)
 	a.mu.Lock()
 	if !slices.Equal(a.trapped, trapped) {
 		a.trapped, a.book.changed = trapped, true
@@ -118,7 +121,7 @@ func (a *Announcer) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.book.status()
-	s.Problems = slices.Concat(a.unopened, a.trapped, a.refused)
+	s.Problems = slices.Concat(a.unopened, a.book.mutes(), a.trapped, a.refused)
 	s.Problems = s.Problems[:min(len(s.Problems), maxProblems)]
 	return s
 }
@@ -182,6 +185,7 @@ func (a *Announcer) turn(logger klog.Logger) (next time.Time) {
 		}
 	}
 	a.adjust(logger)
+	joining := a.join(logger)
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -194,10 +198,10 @@ func (a *Announcer) turn(logger klog.Logger) (next time.Time) {
 	next = a.book.turn(now, func(l *link, f family, frame []byte) error {
 		return a.ports.send(a.ports.byKey[portKey{l, f}], frame)
 	})
-	if a.book.dirty {
+	if a.book.dirty || joining {
 		return now
 	}
-	return earlier(next, a.retry)
+	return earlier(earlier(next, a.retry), a.renewal)
 }
 
 // adjust opens, closes and adjusts the sockets if something has changed.
@@ -225,12 +229,34 @@ func (a *Announcer) adjust(logger klog.Logger) {
 	if again > 0 {
 		a.retry = now.Add(again)
 	}
-	unopened := make([]string, 0, len(a.ports.problems))
-	for _, text := range a.ports.problems {
-		unopened = append(unopened, text)
+	a.complain(logger)
+}
+
+// join goes on to join multicast groups, and reports whether there are more. From
+// time to time it looks whether the kernel has kept them.
+func (a *Announcer) join(logger klog.Logger) (more bool) {
+	now := time.Now()
+	if a.renewal.IsZero() || !now.Before(a.renewal) {
+		a.renewal = time.Time{}
+		if a.ports.renew() {
+			a.renewal = now.Add(renewTime)
+		}
 	}
-	slices.Sort(unopened)
-	if !slices.Equal(a.unopened, unopened) {
+	more, done := a.ports.join()
+	if len(done) > 0 {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if slices.ContainsFunc(done, func(p *port) bool { return p.groupErr != nil }) {
+			a.retry = earlier(a.retry, now.Add(adjustTime))
+		}
+		a.complain(logger)
+	}
+	return more
+}
+
+// complain takes over the problems of the sockets. The lock is held.
+func (a *Announcer) complain(logger klog.Logger) {
+	if unopened := a.ports.problems(); !slices.Equal(a.unopened, unopened) {
 		for _, text := range unopened {
 			if !slices.Contains(a.unopened, text) {
 				logger.Info("Layer 2 problem", "problem", text)

@@ -30,11 +30,15 @@ type fakeNIC struct {
 	refused int
 }
 
+// joinTime is what a group costs.
+const joinTime = 100 * time.Microsecond
+
 type fakeSocket struct {
 	nic     *fakeNIC
 	family  family
 	program []bpf.RawInstruction
 	groups  map[netip.Addr]announce.MAC
+	left    int // of the groups to join
 	in      chan []byte
 	closed  chan struct{}
 }
@@ -133,11 +137,19 @@ func (s *fakeSocket) filter() []bpf.RawInstruction {
 	return s.program
 }
 
-func (s *fakeSocket) SetGroups(groups map[netip.Addr]announce.MAC) error {
+func (s *fakeSocket) SetGroups(groups map[netip.Addr]announce.MAC) {
 	s.nic.mu.Lock()
 	defer s.nic.mu.Unlock()
 	s.groups = groups
-	return nil
+	s.left = len(groups)
+}
+
+func (s *fakeSocket) Join(limit int) (more bool, err error) {
+	time.Sleep(time.Duration(min(s.left, limit)) * joinTime)
+	s.nic.mu.Lock()
+	defer s.nic.mu.Unlock()
+	s.left -= min(s.left, limit)
+	return s.left > 0, nil
 }
 
 func (s *fakeSocket) Close() error {
@@ -269,6 +281,70 @@ func TestFilterTooLarge(t *testing.T) {
 		}
 		if slices.Equal(nic.socket(ipv4).filter(), before) {
 			t.Error("the filter is the old one")
+		}
+	})
+}
+
+// TestFilterRefused: what cannot be filtered is no reason not to join the groups.
+func TestFilterRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nic := &fakeNIC{filterErr: unix.EINVAL}
+		a := nic.start(t)
+		a.Set(one(Certain, vip6))
+		synctest.Wait()
+		addrs := []netip.Addr{vip6}
+		for i := range 50 {
+			addrs = append(addrs, netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(4*i + 3)}))
+		}
+		a.Set(one(Certain, addrs...))
+		time.Sleep(time.Second)
+		nic.fail(func() {
+			if got := len(nic.sockets[0].groups); got != len(addrs) {
+				t.Errorf("%d of %d groups", got, len(addrs))
+			}
+			nic.filterErr = nil
+		})
+		if got := a.Status().Problems; len(got) != 1 || !strings.Contains(got[0], "optmem_max") {
+			t.Errorf("problems %q", got)
+		}
+		time.Sleep(adjustTime)
+		if got := a.Status().Problems; got != nil {
+			t.Errorf("problems %q after the repair", got)
+		}
+	})
+}
+
+// TestManyGroups: while many groups are joined, which takes a second, everything
+// else goes on.
+func TestManyGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nic := new(fakeNIC)
+		a := nic.start(t)
+		addrs := []netip.Addr{vip}
+		for i := range 10_000 {
+			addrs = append(addrs, netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(i >> 8), 15: byte(i)}))
+		}
+		addrs = slices.DeleteFunc(addrs, func(addr netip.Addr) bool { return addr == netip.MustParseAddr("2001:db8::1") })
+		a.Set(one(Certain, addrs...))
+		time.Sleep(50 * time.Millisecond)
+		if s := a.Status(); s.Announced != len(addrs) {
+			t.Errorf("%d announced", s.Announced)
+		}
+		if said := nic.said(); !slices.Contains(said, "reply 192.0.2.10") {
+			t.Errorf("said %q", said)
+		}
+		time.Sleep(300 * time.Millisecond)
+		if said := nic.said(); !slices.Contains(said, "announce 192.0.2.10") {
+			t.Error("the second round waits")
+		}
+		nic.fail(func() {
+			if nic.sockets[0].left == 0 && nic.sockets[1].left == 0 {
+				t.Error("the groups have been joined already: the test shows nothing")
+			}
+		})
+		time.Sleep(2 * time.Second)
+		if left := nic.socket(ipv6).left; left > 0 {
+			t.Errorf("%d groups are left to join", left)
 		}
 	})
 }

@@ -20,7 +20,7 @@ type book struct {
 	wakes wakes
 	// fellows are the MAC addresses of the cluster's nodes.
 	fellows macs
-	// conflicts counts the entries that have one.
+	// conflicts counts the entries that have one and are not held.
 	conflicts  int
 	generation uint64
 
@@ -106,7 +106,7 @@ func (b *book) turn(now time.Time, send sender) (next time.Time) {
 		next = earlier(next, b.wakes[0].wake)
 	}
 	for _, l := range b.links {
-		next = earlier(next, b.unwatch(l, now))
+		next = earlier(next, b.watch(l, now))
 	}
 	return next
 }

@@ -11,7 +11,9 @@ const (
 	conflictTime = 5 * time.Minute
 	// conflictPace is how often another MAC address is noted for the same one.
 	conflictPace = time.Second
-	// maxConflicts bounds what a hostile host can make the report hold.
+	// maxConflicts bounds what hostile hosts can make the report hold. The book
+	// has no more than that of announced addresses, too; those that are held are
+	// never left out for these.
 	maxConflicts = 1024
 )
 
@@ -21,20 +23,22 @@ type conflict struct {
 	noted, at time.Time // first and last claim
 }
 
-// dispute notes the claim of a host that may rightly have the address.
-func (b *book) dispute(e *entry, l *link, mac announce.MAC, held bool, now time.Time) {
-	b.note(e, l, mac, held, false, now)
+// dispute notes the claim of a host because of which the address is held.
+func (b *book) dispute(e *entry, l *link, mac announce.MAC, now time.Time) {
+	b.note(e, l, mac, true, false, now)
 }
 
 // note records a claim for the report: one for each address, the last one, but
 // hosts before proxies.
-func (b *book) note(e *entry, l *link, mac announce.MAC, held, proxy bool, now time.Time) {
+func (b *book) note(e *entry, l *link, mac announce.MAC, hold, proxy bool, now time.Time) {
 	c := conflict{noted: now, at: now, Conflict: announce.Conflict{
-		Address: e.addr, Interface: l.name, MAC: mac, Held: held, Proxy: proxy,
+		Address: e.addr, Interface: l.name, MAC: mac, Held: hold, Proxy: proxy,
 	}}
 	if old := e.conflict; old != nil {
 		switch {
-		case old.Conflict == c.Conflict, old.Held == held && now.Sub(old.noted) < conflictPace:
+		case old.Held && !hold && e.phase == held:
+			return // why it is held
+		case old.Conflict == c.Conflict, old.Held == hold && now.Sub(old.noted) < conflictPace:
 			old.at = now
 			return
 		case proxy && !old.Proxy && old.MAC != mac:
@@ -45,14 +49,14 @@ func (b *book) note(e *entry, l *link, mac announce.MAC, held, proxy bool, now t
 }
 
 func (b *book) setConflict(e *entry, c *conflict) {
-	if e.conflict == nil && c != nil {
-		if b.conflicts >= maxConflicts {
-			return
-		}
-		b.conflicts++
-	}
-	if e.conflict != nil && c == nil {
+	before, after := e.conflict != nil && !e.conflict.Held, c != nil && !c.Held
+	switch {
+	case before && !after:
 		b.conflicts--
+	case after && !before && b.conflicts >= maxConflicts:
+		c = nil
+	case after && !before:
+		b.conflicts++
 	}
 	if e.conflict != c {
 		e.conflict = c

@@ -10,14 +10,29 @@
 // What the caller knows of an address is its Caution, and that decides what
 // comes before the first answer: nothing (Certain, a takeover never waits), or
 // three probes in 300 ms. If another host answers these, the address is held:
-// not announced, reported as a conflict, and probed again every ten seconds. An
-// announced address is made known by a burst of gratuitous packets, then once a
-// minute, and is defended against other hosts at most once per ten seconds
-// (RFC 5227 section 2.4).
+// not announced, reported as a conflict, and probed again every ten seconds. A
+// node of the cluster that answers for a Fresh address has it on an interface, or
+// will soon be told to stop: that is looked at each second. An answer to the
+// probes that comes within three seconds after them counts, too. An announced
+// address is made known by a burst of gratuitous packets, then once a minute, and
+// is defended against other hosts, on each link at most once per ten seconds (RFC
+// 5227 section 2.4).
 //
 // Hosts that answer for everything, proxies and virtual routers, do not count.
-// Who answers a probe is therefore asked for an address of the node itself: a
-// host that claims that one, too, is a proxy.
+// Who answers a probe is therefore asked twice for an address of the node itself:
+// a host that claims that one, too, is a proxy. No address is held before that
+// is known, which takes up to 0.4 s by ARP, and 1.2 s by NDP.
+//
+// Addresses of the node itself and its gateways are never announced, whatever the
+// state says; Status names them.
+//
+// # What is heard
+//
+// The sockets get what the kernel delivers to their interface: not what belongs to
+// other VLANs of the same NIC, nor what is for other MAC addresses while it is
+// promiscuous. For IPv6, the kernel joins the solicited-node groups, so that
+// switches that snoop on MLD deliver them; groups that it forgets, for example when
+// the MTU falls below 1280 for a while, are joined again within a minute.
 //
 // # How it is built
 //
@@ -25,8 +40,9 @@
 //   - order.go compiles a State, traps.go finds kernel settings that spoil it.
 //   - book.go decides what is sent when, with an entry for each address, a link
 //     for each interface and a place for each address on a link. Time is an
-//     argument, what is to be sent goes to a function (pace.go), what was
-//     received comes by hear.
+//     argument, what was received comes by hear, what is to be sent goes to a
+//     function: pace.go says when and how, lane.go keeps the pace on each link
+//     and for each family, and lets none wait for one that cannot send.
 //   - station.go is what a reader of packets needs to answer at once, without
 //     the book's lock.
 //   - ports.go, socket.go and groups.go own the packet sockets.

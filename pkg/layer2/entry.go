@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
 
 const (
@@ -14,8 +16,14 @@ const (
 	probeInterval = 100 * time.Millisecond
 	// recheckInterval is how often a held address is probed again.
 	recheckInterval = 10 * time.Second
-	// yieldTime is how long the loser of two simultaneous probes waits.
+	// yieldTime is how long the loser of two simultaneous probes waits, and who
+	// has asked for what another node still answers for.
 	yieldTime = time.Second
+	// lateTime is how long after the decision an answer to the probes still
+	// counts (like ANNOUNCE_WAIT of RFC 5227 section 1.1, which comes before it),
+	// and lateWait how long it is waited for when there was one before.
+	lateTime = 3 * time.Second
+	lateWait = time.Second
 )
 
 // phase is how far an address is.
@@ -36,6 +44,7 @@ const (
 type entry struct {
 	addr    netip.Addr
 	caution Caution
+	bound   bool // see want
 	phase   phase
 	// asking means that probes are sent: in the phase probing, and in held from
 	// time to time.
@@ -49,9 +58,13 @@ type entry struct {
 	// suspects have answered the probes and may be proxies.
 	suspects []*suspect
 	conflict *conflict
-	// defended and asserted are when that was done last; assertAt is when the
-	// address is to be announced once more after a fellow's claim.
-	defended, asserted, assertAt time.Time
+	// concluded is when the probes ended with nobody's answer, or zero; late means
+	// that there was one after that.
+	concluded time.Time
+	late      bool
+	// asserted is when the address was announced after a fellow's claim, assertAt
+	// when it is to be again.
+	asserted, assertAt time.Time
 
 	wake  time.Time
 	index int    // in wakes; -1 if it is not there
@@ -61,7 +74,7 @@ type entry struct {
 // want makes the entry what the state wants it to be.
 func (b *book) want(e *entry, w want, interfaces []Interface, now time.Time) {
 	before := e.caution
-	e.caution = w.caution
+	e.caution, e.bound = w.caution, w.bound
 	moved := b.move(e, w.links, interfaces, now)
 	if !moved && before == w.caution {
 		return
@@ -154,17 +167,23 @@ func names(places []*place) []string {
 func (b *book) announce(e *entry, now time.Time, free bool) {
 	b.changed = true
 	e.phase, e.asking, e.suspects, e.recheckAt = announced, false, nil, time.Time{}
+	e.late, e.concluded = false, time.Time{}
+	if free {
+		e.concluded = now
+	}
 	e.home = names(e.places)
 	for _, p := range e.places {
 		p.link.station.set(e.addr, true)
 		p.begin(now)
 	}
 	if c := e.conflict; c != nil && c.Held {
-		if free || b.fellows.has(c.MAC) {
-			b.setConflict(e, nil)
-		} else {
-			c.Held, c.at = false, now
+		var left *conflict
+		if !free && !b.fellows.has(c.MAC) {
+			defended := *c
+			defended.Held, defended.at = false, now
+			left = &defended
 		}
+		b.setConflict(e, left)
 	}
 }
 
@@ -191,6 +210,17 @@ func (b *book) hold(e *entry, now time.Time, again time.Duration) {
 		p.link.station.set(e.addr, false)
 		p.cancel()
 	}
+}
+
+// yield holds the address because of what another host answered. A fellow may
+// soon be told to stop.
+func (b *book) yield(e *entry, l *link, mac announce.MAC, now time.Time) {
+	again := recheckInterval
+	if e.caution == Fresh && b.fellows.has(mac) {
+		again = yieldTime
+	}
+	b.dispute(e, l, mac, now)
+	b.hold(e, now, again)
 }
 
 // step does what is due.
@@ -233,24 +263,27 @@ func (b *book) step(e *entry, now time.Time) {
 func (b *book) conclude(e *entry, now time.Time) {
 	for _, s := range e.suspects {
 		if s.decided(now) && !s.proxy {
-			b.dispute(e, s.link, s.mac, true, now)
-			b.hold(e, now, recheckInterval)
+			b.yield(e, s.link, s.mac, now)
 			return
 		}
 	}
-	asked := false
-	for _, p := range e.places {
-		if p.open() {
-			if !p.done {
-				return
-			}
-			asked = true
-		}
-	}
 	pending := func(s *suspect) bool { return !s.decided(now) }
-	if asked && !slices.ContainsFunc(e.suspects, pending) {
+	if _, asked := e.progress(); asked && !slices.ContainsFunc(e.suspects, pending) {
 		b.announce(e, now, true)
 	}
+}
+
+// progress reports whether probes can be sent anywhere, and whether all that can
+// be have been.
+func (e *entry) progress() (begun, asked bool) {
+	left := false
+	for _, p := range e.places {
+		if p.open() && (p.done || !p.lane().mute) {
+			begun = true
+			left = left || !p.done
+		}
+	}
+	return begun, begun && !left
 }
 
 // deadline is when the entry has something to do next; zero is never.
@@ -269,9 +302,9 @@ func (e *entry) deadline() (at time.Time) {
 			at = earlier(at, p.due)
 		}
 	}
-	idle := !slices.ContainsFunc(e.places, func(p *place) bool { return p.open() && !p.done })
+	begun, asked := e.progress()
 	for _, s := range e.suspects {
-		if idle || !s.proxy {
+		if asked || begun && !s.proxy {
 			at = earlier(at, s.until)
 		}
 	}

@@ -31,7 +31,7 @@ func (b *book) hear(l *link, m *wire.Message, now time.Time) {
 				b.claimedByFellow(p, mac, now)
 			} else {
 				b.counters.claims.Add(1)
-				b.claimed(p, mac, now)
+				b.claimed(p, m, now)
 			}
 			b.schedule(p.entry)
 		}
@@ -45,31 +45,22 @@ func (b *book) hear(l *link, m *wire.Message, now time.Time) {
 }
 
 // claimed is that a host which is no node claims the address.
-func (b *book) claimed(p *place, mac announce.MAC, now time.Time) {
-	e := p.entry
-	if wire.IsVirtualRouter(mac) {
-		b.note(e, p.link, mac, false, true, now)
-		return
-	}
+func (b *book) claimed(p *place, m *wire.Message, now time.Time) {
+	e, mac := p.entry, m.SenderMAC
 	switch {
+	case wire.IsVirtualRouter(mac):
+		b.note(e, p.link, mac, false, true, now)
+	case e.asking:
+		b.answered(p, mac, now)
+	case e.phase == announced && e.isLate(m, now):
+		b.answeredLate(p, mac, now)
 	case e.phase == announced:
 		s := b.suspect(p.link, familyOf(e.addr), mac, now)
 		proxy := s != nil && s.proxy
 		b.note(e, p.link, mac, false, proxy, now)
-		if !proxy && (e.defended.IsZero() || now.Sub(e.defended) >= defendInterval) {
-			e.defended = now
+		if !proxy && (p.defended.IsZero() || now.Sub(p.defended) >= defendInterval) {
+			p.defended = now
 			p.assert(atOnce)
-		}
-	case e.asking:
-		s := b.suspect(p.link, familyOf(e.addr), mac, now)
-		switch {
-		case s != nil && s.proxy:
-			b.note(e, p.link, mac, false, true, now)
-		case s == nil || s.decided(now) || len(e.suspects) >= maxAnswers:
-			b.dispute(e, p.link, mac, true, now)
-			b.hold(e, now, recheckInterval)
-		case !slices.Contains(e.suspects, s):
-			e.suspects = append(e.suspects, s)
 		}
 	}
 }
@@ -78,15 +69,60 @@ func (b *book) claimed(p *place, mac announce.MAC, now time.Time) {
 func (b *book) claimedByFellow(p *place, mac announce.MAC, now time.Time) {
 	e := p.entry
 	switch {
-	case e.caution == Doubtful && (e.asking || e.phase == announced):
-		b.dispute(e, p.link, mac, true, now)
-		b.hold(e, now, recheckInterval)
+	case e.asking && (e.caution == Doubtful || e.caution == Fresh && !e.bound):
+		b.answered(p, mac, now)
+	case e.phase == announced && e.caution == Doubtful:
+		// Two owners are worse than none, hence no wait for the check.
+		if s := b.suspect(p.link, familyOf(e.addr), mac, now); s != nil && s.proxy {
+			b.note(e, p.link, mac, false, true, now)
+		} else {
+			b.yield(e, p.link, mac, now)
+		}
 	case e.phase == announced && e.assertAt.IsZero():
 		e.assertAt = now.Add(assertDelay)
 		if next := e.asserted.Add(defendInterval); !e.asserted.IsZero() && next.After(e.assertAt) {
 			e.assertAt = next
 		}
 	}
+}
+
+// answered is that another host claims what the LAN is asked for. It may be a
+// proxy.
+func (b *book) answered(p *place, mac announce.MAC, now time.Time) {
+	e := p.entry
+	s := b.suspect(p.link, familyOf(e.addr), mac, now)
+	switch {
+	case s != nil && s.proxy:
+		b.note(e, p.link, mac, false, true, now)
+	case s == nil || s.decided(now) || len(e.suspects) >= maxAnswers:
+		b.yield(e, p.link, mac, now)
+	case !slices.Contains(e.suspects, s):
+		e.suspects = append(e.suspects, s)
+	}
+}
+
+// isLate reports whether the claim is an answer to the last probes, rather than
+// to the announcements since. Probes by NDP have no sender, so that their answers
+// go to all nodes (RFC 4861 section 7.2.4).
+func (e *entry) isLate(m *wire.Message, now time.Time) bool {
+	if e.caution == Certain || e.concluded.IsZero() || now.Sub(e.concluded) >= lateTime {
+		return false
+	}
+	return m.Kind == wire.Advertisement || m.Kind == wire.ARPReply && m.Destination[0]&1 == 0
+}
+
+// answeredLate is that a host answered the probes after they were concluded. Not
+// to answer for the address once more is better than to defend it against the
+// one who had it before.
+func (b *book) answeredLate(p *place, mac announce.MAC, now time.Time) {
+	e := p.entry
+	if s := b.suspect(p.link, familyOf(e.addr), mac, now); s != nil && s.proxy {
+		b.note(e, p.link, mac, false, true, now)
+		return
+	}
+	b.ask(e, now)
+	e.late = true
+	b.answered(p, mac, now)
 }
 
 // probed is that another host probes for the address at the same time.
@@ -97,10 +133,10 @@ func (b *book) probed(p *place, mac announce.MAC, now time.Time) {
 		// RFC 5227 section 2.1.1. Two such hosts hold the address both; which of
 		// them is right, people have to say.
 		b.counters.claims.Add(1)
-		b.dispute(e, p.link, mac, true, now)
+		b.dispute(e, p.link, mac, now)
 		b.hold(e, now, recheckInterval)
 	case e.caution == Doubtful && p.link.mac.Compare(mac) > 0:
-		b.dispute(e, p.link, mac, true, now)
+		b.dispute(e, p.link, mac, now)
 		b.hold(e, now, yieldTime)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
@@ -440,22 +441,99 @@ func TestLabGroups(t *testing.T) {
 	begin := time.Now()
 	l.a.Set(l.state(Certain, addrs...))
 	l.announced(2000)
-	t.Logf("2,000 groups joined after %v", time.Since(begin).Round(time.Millisecond))
+	t.Logf("2,000 addresses announced after %v", time.Since(begin).Round(time.Millisecond))
 	if s := l.a.Status(); s.Problems != nil {
 		t.Errorf("problems: %q", s.Problems)
 	}
-	text, err := os.ReadFile("/proc/net/igmp6")
+	l.reported(2000)
+	t.Logf("2,000 groups joined after %v", time.Since(begin).Round(time.Millisecond))
+}
+
+// reported waits until MLD reports so many solicited-node groups of 2001:db8::1:0
+// and following.
+func (l *lab) reported(want int) {
+	l.t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	deadline := time.After(10 * time.Second)
+	for {
+		text, err := os.ReadFile("/proc/net/igmp6")
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		n := 0
+		for line := range strings.Lines(string(text)) {
+			if fields := strings.Fields(line); fields[1] == l.n && strings.HasPrefix(fields[2], "ff0200000000000000000001ff01") {
+				n++
+			}
+		}
+		if n == want {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-deadline:
+			l.t.Fatalf("%d groups in MLD, want %d", n, want)
+		}
+	}
+}
+
+// TestLabGroupsForgotten: the kernel forgets all groups of an interface whose MTU
+// is too small for IPv6.
+func TestLabGroupsForgotten(t *testing.T) {
+	l := newLab(t)
+	first := netip.MustParseAddr("2001:db8::1:0")
+	state := l.state(Certain, first, first.Next())
+	state.Groups[0].Interfaces = []string{l.n}
+	l.a.Set(state)
+	l.reported(2)
+	ip(t, "link", "set", l.n, "mtu", "1200")
+	ip(t, "link", "set", l.n, "mtu", "1500")
+	l.reported(0)
+	bare := l.state(Certain, first, first.Next())
+	bare.Groups[0].Interfaces = []string{l.n}
+	bare.Interfaces[0].Prefixes = bare.Interfaces[0].Prefixes[:1]
+	l.a.Set(bare)
+	l.reported(2)
+}
+
+// TestGroupSockets: sockets that have no group left are closed.
+func TestGroupSockets(t *testing.T) {
+	l := newLab(t)
+	state := l.state(Certain)
+	opened, err := openSocket(state.Interfaces[0].Index, ipv6, []bpf.RawInstruction{{Op: 6}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); fields[1] == l.n && strings.HasPrefix(fields[2], "ff0200000000000000000001ff01") {
-			n++
+	defer opened.Close()
+	s := opened.(*packetSocket)
+	addr := netip.MustParseAddr("2001:db8::1:0")
+	var addrs []netip.Addr
+	for range 10_000 {
+		addrs = append(addrs, addr)
+		addr = addr.Next()
+	}
+	set := func(addrs []netip.Addr) int {
+		groups := make(map[netip.Addr]announce.MAC)
+		for _, addr := range addrs {
+			group, mac := wire.SolicitedNode(addr)
+			groups[group] = mac
+		}
+		s.SetGroups(groups)
+		for more := true; more; {
+			if more, err = s.Join(joinSlice); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return len(s.groups.reporters)
+	}
+	for i := 0; i+100 <= len(addrs); i += 50 {
+		if n := set(addrs[i : i+100]); n > 20 {
+			t.Fatalf("%d sockets for 100 groups", n)
 		}
 	}
-	if n != len(addrs) {
-		t.Errorf("%d groups in MLD", n)
+	if n := set(nil); n != 0 {
+		t.Errorf("%d sockets without a group", n)
 	}
 }
 

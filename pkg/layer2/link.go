@@ -42,19 +42,19 @@ type link struct {
 	names []string // name alone
 	mac   announce.MAC
 	// self are addresses of the node on the interface.
-	self    [families]netip.Addr
-	station *station
-	places  map[netip.Addr]*place
+	self [families]netip.Addr
+	// prefixes are those of the interface, shape counts their changes.
+	prefixes []netip.Prefix
+	shape    uint64
+	station  *station
+	places   map[netip.Addr]*place
 	// open are the families with a socket. Nothing is queued for others.
 	open     [families]bool
 	suspects map[suspectKey]*suspect
 	// watched are those of self that suspects are being asked for.
 	watched [families]netip.Addr
-	// ready are the jobs whose time has come, by urgency.
-	ready [urgencies]fifo
-	// slot is when the next frames may be sent.
-	slot time.Time
-	used uint64 // generation
+	lanes   [families]lane
+	used    uint64 // generation
 	// moved means that the MAC address has changed.
 	moved bool
 }
@@ -86,11 +86,21 @@ func (b *book) use(i *Interface) {
 		l.mac, l.moved = i.MAC, true
 		l.station.setMAC(i.MAC)
 	}
+	if !slices.Equal(l.prefixes, i.Prefixes) {
+		l.prefixes = i.Prefixes
+		l.shape++
+		b.dirty = true
+	}
 	l.self = [families]netip.Addr{}
 	for _, p := range i.Prefixes {
 		addr := p.Addr().WithZone("")
 		if f := familyOf(addr); !l.self[f].IsValid() || l.self[f].IsLinkLocalUnicast() {
 			l.self[f] = addr
+		}
+	}
+	for f := range families {
+		if l.watched[f].IsValid() && l.watched[f] != l.self[f] {
+			b.ignore(l, f)
 		}
 	}
 }
@@ -123,8 +133,18 @@ func (b *book) closed(l *link, f family, now time.Time) {
 	for addr, p := range l.places {
 		if familyOf(addr) == f {
 			p.cancel()
+		}
+	}
+	b.concludeAll(l, f, now)
+}
+
+// concludeAll ends the asking of those addresses of a link for which the other
+// links are done.
+func (b *book) concludeAll(l *link, f family, now time.Time) {
+	for addr, p := range l.places {
+		if familyOf(addr) == f {
 			if p.entry.asking {
-				b.conclude(p.entry, now) // the other interfaces may be done
+				b.conclude(p.entry, now)
 			}
 			b.schedule(p.entry)
 		}
@@ -147,9 +167,11 @@ func (b *book) restart(l *link, now time.Time, which ...family) {
 
 // ears is what a socket has to let through.
 type ears struct {
-	link      *link
-	name      string // of the link, which may change it
-	family    family
+	link   *link
+	name   string // of the link, which may change it
+	shape  uint64 // that, too
+	family family
+
 	addresses []netip.Addr
 	// groups are the solicited-node multicast groups of the addresses.
 	groups map[netip.Addr]announce.MAC
@@ -160,7 +182,7 @@ func (b *book) wanted() []ears {
 	var out []ears
 	for _, l := range b.links {
 		for f := range families {
-			e := ears{link: l, name: l.name, family: f, groups: make(map[netip.Addr]announce.MAC)}
+			e := ears{link: l, name: l.name, shape: l.shape, family: f, groups: make(map[netip.Addr]announce.MAC)}
 			for addr := range l.places {
 				if familyOf(addr) != f {
 					continue

@@ -9,6 +9,7 @@ import (
 	"go4.org/netipx"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2/internal/wire"
 )
 
 // order is a State, compiled for the book.
@@ -17,6 +18,7 @@ type order struct {
 	wants      []want
 	own        macs
 	fellows    macs
+	bound      map[netip.Addr]bool
 	problems   []string
 }
 
@@ -24,15 +26,27 @@ type order struct {
 type want struct {
 	addr    netip.Addr
 	caution Caution
-	links   []int // indexes into interfaces, ascending
+	// bound means that the kernels of all nodes may answer for the address.
+	bound bool
+	links []int // indexes into interfaces, ascending
 }
 
 // compile chooses the interfaces of all addresses.
 func compile(s *State) *order {
-	o := &order{interfaces: s.Interfaces, own: make(macs), fellows: macSet(s.Fellows)}
-	for _, i := range s.Interfaces {
-		o.own[i.MAC] = struct{}{}
+	o := &order{
+		interfaces: s.Interfaces, own: make(macs), fellows: macSet(s.Fellows), bound: make(map[netip.Addr]bool),
 	}
+	for _, i := range s.Interfaces {
+		// A router elsewhere may have the same virtual address as one of this
+		// node, and is no echo of it.
+		if !wire.IsVirtualRouter(i.MAC) {
+			o.own[i.MAC] = struct{}{}
+		}
+	}
+	for _, addr := range s.Bound {
+		o.bound[addr] = true
+	}
+	taken := o.taken(s.Gateways)
 	total := 0
 	for _, g := range s.Groups {
 		total += len(g.Addresses)
@@ -51,17 +65,41 @@ func compile(s *State) *order {
 				unplaced.add("not the address of a host: remove it from the pool", addr)
 				continue
 			}
+			if reason := taken[addr]; reason != "" {
+				unplaced.add(reason, addr)
+				continue
+			}
 			if len(g.Interfaces) == 0 {
 				links, problem = subnets.choose(addr)
 			}
 			if problem != "" {
 				unplaced.add(problem, addr)
 			}
-			o.wants = append(o.wants, want{addr: addr, caution: g.Caution, links: links})
+			o.wants = append(o.wants, want{
+				addr: addr, caution: g.Caution, bound: addr.Is4() && o.bound[addr], links: links,
+			})
 		}
 	}
 	o.problems = unplaced.texts()
 	return o
+}
+
+// taken are the addresses that the node must not announce, and why: whoever has
+// them would be cut off.
+func (o *order) taken(gateways []netip.Addr) map[netip.Addr]string {
+	reasons := make(map[netip.Addr]string)
+	for _, addr := range gateways {
+		reasons[addr.Unmap().WithZone("")] = "a router's address, the next hop of a route of the node, is never announced: take it out of the pool"
+	}
+	for _, i := range o.interfaces {
+		reason := fmt.Sprintf("an address of the node itself, on its interface %s, is never announced: take it out of the pool", i.Name)
+		for _, p := range i.Prefixes {
+			if addr := p.Addr().Unmap().WithZone(""); !o.bound[addr] {
+				reasons[addr] = reason
+			}
+		}
+	}
+	return reasons
 }
 
 // isHost reports whether a host may have the address on a LAN.

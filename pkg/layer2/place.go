@@ -13,10 +13,12 @@ type place struct {
 	due   time.Time
 	// done means that no answer to the probes is awaited any more.
 	done bool
-	// queued and asserting mean that such a job is in the link's queue; ticket
+	// queued and asserting mean that such a job is in the lane's queue; ticket
 	// tells a job that still counts.
 	queued, asserting bool
 	ticket            uint32
+	// defended is when the address was defended last.
+	defended time.Time
 }
 
 // begin begins the probes or the burst of a place anew.
@@ -40,7 +42,9 @@ func (p *place) ripe(now time.Time) bool {
 // open reports whether something can be sent.
 func (p *place) open() bool { return p.link.open[familyOf(p.entry.addr)] }
 
-// queue puts the place's next probe or announcement into the link's queue.
+func (p *place) lane() *lane { return &p.link.lanes[familyOf(p.entry.addr)] }
+
+// queue puts the place's next probe or announcement into the lane's queue.
 func (p *place) queue() {
 	u := atOnce
 	switch {
@@ -51,13 +55,13 @@ func (p *place) queue() {
 		u = refresh
 	}
 	p.queued = true
-	p.link.ready[u].push(job{place: p, ticket: p.ticket})
+	p.lane().ready[u].push(job{place: p, ticket: p.ticket})
 }
 
 // assert puts an announcement into the queue, besides what is there anyway.
 func (p *place) assert(u urgency) {
 	if !p.asserting && p.open() {
 		p.asserting = true
-		p.link.ready[u].push(job{place: p, ticket: p.ticket, assert: true})
+		p.lane().ready[u].push(job{place: p, ticket: p.ticket, assert: true})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,11 @@ const (
 	reopenTime = time.Second
 	// adjustTime is the same for a filter or group that the kernel refuses.
 	adjustTime = 10 * time.Second
+	// renewTime is how often the groups are compared with those of the kernel.
+	renewTime = time.Minute
+	// joinSlice is how many groups are joined at a time: to join many takes longer
+	// than what else is to be sent may wait.
+	joinSlice = 128
 	// frameSize is more than any ARP or NDP frame has, with all its options. The
 	// rest of a longer one is cut off, and it is malformed.
 	frameSize = 2048
@@ -48,9 +54,15 @@ type portKey struct {
 // port is a socket with the goroutine that reads it.
 type port struct {
 	portKey
+	name   string // of the interface
 	socket socket
 	ranges []netipx.IPRange
 	groups map[netip.Addr]announce.MAC
+	shape  uint64 // of the interface when groups was set
+	// joining means that groups are left to join; filterErr and groupErr are what
+	// went wrong.
+	joining             bool
+	filterErr, groupErr error
 	// closed ends the goroutine; failed means that the interface has gone down.
 	closed chan struct{}
 	failed atomic.Bool
@@ -67,7 +79,7 @@ type ports struct {
 	counters *counters
 
 	byKey    map[portKey]*port
-	problems map[portKey]string
+	unopened map[portKey]string // why ports are missing
 	readers  sync.WaitGroup
 }
 
@@ -84,47 +96,86 @@ func (ps *ports) set(wanted []ears) (opened, closed []portKey, again time.Durati
 			closed = append(closed, key)
 		}
 	}
-	maps.DeleteFunc(ps.problems, func(key portKey, _ string) bool { return !keep[key] })
+	clear(ps.unopened)
 	for _, w := range wanted {
 		key := portKey{w.link, w.family}
-		delete(ps.problems, key)
 		p := ps.byKey[key]
 		if p == nil {
 			var err error
 			if p, err = ps.start(w); err != nil {
-				ps.problems[key] = explain(w.name, w.family, err)
+				ps.unopened[key] = explain(w.name, w.family, err)
 				again = reopenTime
 				continue
 			}
 			opened = append(opened, key)
 		}
-		if err := p.adjust(w); err != nil {
-			ps.problems[key] = fmt.Sprintf("interface %s: some addresses may not be answered: %v", w.name, err)
-			if again == 0 {
-				again = adjustTime
-			}
+		if p.adjust(w); p.filterErr != nil && again == 0 {
+			again = adjustTime
 		}
 	}
 	return opened, closed, again
 }
 
+// join joins and leaves some groups, and reports whether there are more, and which
+// ports are done with theirs.
+func (ps *ports) join() (more bool, done []*port) {
+	for _, p := range ps.byKey {
+		if !p.joining {
+			continue
+		}
+		if p.joining, p.groupErr = p.socket.Join(joinSlice); p.joining {
+			return true, done
+		}
+		done = append(done, p)
+	}
+	return false, done
+}
+
+// renew joins the groups again that the kernel has forgotten, and reports whether
+// there are any.
+func (ps *ports) renew() (grouped bool) {
+	for _, p := range ps.byKey {
+		if len(p.groups) == 0 {
+			continue
+		}
+		grouped = true
+		if !p.joining {
+			p.joining = true
+			p.socket.SetGroups(p.groups)
+		}
+	}
+	return grouped
+}
+
+// problems say what keeps the sockets from hearing, in order.
+func (ps *ports) problems() []string {
+	out := slices.Collect(maps.Values(ps.unopened))
+	for _, p := range ps.byKey {
+		if err := errors.Join(p.filterErr, p.groupErr); err != nil {
+			out = append(out, fmt.Sprintf("interface %s: some addresses may not be answered: %s", p.name, strings.ReplaceAll(err.Error(), "\n", "; ")))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // start opens a socket and begins to read it.
 func (ps *ports) start(w ears) (*port, error) {
-	ranges := w.ranges()
-	program, err := w.family.program(ranges)
+	key, ranges := portKey{w.link, w.family}, w.ranges()
+	program, err := key.program(ranges)
 	if err != nil {
 		return nil, err
 	}
 	s, err := ps.open(w.link.index, w.family, program)
 	if errors.Is(err, unix.ENOMEM) && len(ranges) > 1 {
-		if program, err = w.family.program(span(ranges)); err == nil {
+		if program, err = key.program(span(ranges)); err == nil {
 			s, err = ps.open(w.link.index, w.family, program)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	p := &port{portKey: portKey{w.link, w.family}, socket: s, ranges: ranges, closed: make(chan struct{})}
+	p := &port{portKey: key, socket: s, ranges: ranges, closed: make(chan struct{})}
 	ps.byKey[p.portKey] = p
 	ps.readers.Go(func() { ps.read(p) })
 	return p, nil
@@ -183,46 +234,47 @@ func (ps *ports) closeAll() {
 	ps.readers.Wait()
 }
 
-// adjust brings filter and groups up to date.
-func (p *port) adjust(w ears) error {
-	ranges := w.ranges()
-	if !slices.Equal(ranges, p.ranges) {
+// adjust brings the filter up to date, and begins to do so with the groups.
+func (p *port) adjust(w ears) {
+	p.name = w.name
+	p.filterErr = nil
+	if ranges := w.ranges(); !slices.Equal(ranges, p.ranges) {
 		if err := p.setFilter(ranges); err != nil {
-			return fmt.Errorf("setting the socket's filter (raise net.core.optmem_max): %w", err)
+			p.filterErr = fmt.Errorf("setting the socket's filter (raise net.core.optmem_max): %w", err)
+		} else {
+			p.ranges = ranges
 		}
-		p.ranges = ranges
 	}
-	if !maps.Equal(p.groups, w.groups) {
-		p.groups = nil
-		if err := p.socket.SetGroups(w.groups); err != nil {
-			return err
-		}
-		p.groups = w.groups
+	// The kernel may have forgotten the groups when the interface's addresses
+	// changed.
+	if !maps.Equal(p.groups, w.groups) || p.groupErr != nil || p.shape != w.shape {
+		p.groups, p.shape, p.joining = w.groups, w.shape, true
+		p.socket.SetGroups(w.groups)
 	}
-	return nil
 }
 
 // setFilter sets the exact filter or, where the kernel has no room for it, a wide
 // one: the station looks at each frame again.
 func (p *port) setFilter(ranges []netipx.IPRange) error {
-	program, err := p.family.program(ranges)
+	program, err := p.program(ranges)
 	if err != nil {
 		return err
 	}
 	err = p.socket.SetFilter(program)
 	if errors.Is(err, unix.ENOMEM) && len(ranges) > 1 {
-		if program, err = p.family.program(span(ranges)); err == nil {
+		if program, err = p.program(span(ranges)); err == nil {
 			err = p.socket.SetFilter(program)
 		}
 	}
 	return err
 }
 
-func (f family) program(ranges []netipx.IPRange) ([]bpf.RawInstruction, error) {
-	if f == ipv4 {
-		return filter.ARP(ranges)
+// program is the filter of a socket of the family on the link.
+func (k *portKey) program(ranges []netipx.IPRange) ([]bpf.RawInstruction, error) {
+	if k.family == ipv4 {
+		return filter.ARP(k.link.index, ranges)
 	}
-	return filter.NDP(ranges)
+	return filter.NDP(k.link.index, ranges)
 }
 
 // span is one range that contains the others, which ascend.

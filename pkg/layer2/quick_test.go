@@ -29,7 +29,7 @@ func TestQuick(t *testing.T) {
 			wanted := State{}
 			for range 200 {
 				s.log = nil
-				switch random.IntN(10) {
+				switch random.IntN(11) {
 				case 0, 1:
 					wanted = anyState(random)
 					s.set(wanted)
@@ -53,6 +53,12 @@ func TestQuick(t *testing.T) {
 					if random.IntN(3) == 0 {
 						s.refuse = unix.ENOBUFS
 					}
+					s.refuses = nil
+					if deaf := family(random.IntN(4)); deaf < families {
+						s.refuses = func(l *link, f family, _ []byte) bool { return f == deaf && l.name != "eth1" }
+					}
+				case 10:
+					s.answer(anyAddr(random), anyMAC(random))
 				}
 				s.check(wanted)
 				if t.Failed() {
@@ -60,7 +66,7 @@ func TestQuick(t *testing.T) {
 				}
 			}
 			// Left alone, everything that can be announced is.
-			s.refuse, s.reply = nil, nil
+			s.refuse, s.refuses, s.reply = nil, nil, nil
 			s.set(wanted)
 			s.run(30 * time.Second)
 			s.check(wanted)
@@ -120,6 +126,16 @@ func anyState(random *rand.Rand) State {
 			g.Interfaces = []string{fmt.Sprintf("eth%d", random.IntN(3))}
 		}
 		state.Groups = append(state.Groups, g)
+		if random.IntN(10) == 0 {
+			state.Gateways = append(state.Gateways, addr)
+		}
+		if random.IntN(5) == 0 {
+			state.Bound = append(state.Bound, addr)
+		}
+		if random.IntN(20) == 0 && len(state.Interfaces) > 0 {
+			i := &state.Interfaces[0]
+			i.Prefixes = append(i.Prefixes, netip.PrefixFrom(addr, addr.BitLen()))
+		}
 	}
 	return state
 }
@@ -131,7 +147,12 @@ func (s *sim) check(state State) {
 	want := make(map[netip.Addr]Group)
 	for _, g := range state.Groups {
 		for _, addr := range g.Addresses {
-			want[addr] = g
+			taken := slices.ContainsFunc(state.Interfaces, func(i Interface) bool {
+				return slices.Contains(i.Prefixes, netip.PrefixFrom(addr, addr.BitLen()))
+			})
+			if !slices.Contains(state.Gateways, addr) && (!taken || slices.Contains(state.Bound, addr)) {
+				want[addr] = g
+			}
 		}
 	}
 	if len(want) != len(b.entries) {
@@ -156,7 +177,9 @@ func (s *sim) check(state State) {
 			}
 		}
 		if e.conflict != nil {
-			conflicts++
+			if !e.conflict.Held {
+				conflicts++
+			}
 			if e.conflict.Held && e.phase == announced {
 				s.t.Errorf("%v is announced with %+v", addr, e.conflict)
 			}

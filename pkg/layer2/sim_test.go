@@ -3,11 +3,13 @@ package layer2
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2/internal/wire"
@@ -52,6 +54,8 @@ type sim struct {
 	log   []string
 	// refuse, if set, says why a frame is not sent.
 	refuse error
+	// refuses, if set, says which frames are not sent.
+	refuses func(l *link, f family, frame []byte) bool
 	// reply, if set, sees each frame.
 	reply func(l *link, m *wire.Message)
 	count int
@@ -109,6 +113,9 @@ func (s *sim) send(l *link, f family, frame []byte) error {
 	if s.refuse != nil {
 		return s.refuse
 	}
+	if s.refuses != nil && s.refuses(l, f, frame) {
+		return unix.ENOBUFS
+	}
 	m, err := wire.ParseFrame(frame)
 	if err != nil {
 		s.t.Fatalf("sent %x: %v", frame, err)
@@ -145,6 +152,11 @@ func (s *sim) said(want ...string) {
 		s.t.Errorf("sent (-want +got):\n%s", diff)
 	}
 	s.log = nil
+}
+
+// unquestioned forgets the questions for the node's own address.
+func (s *sim) unquestioned() {
+	s.log = slices.DeleteFunc(s.log, func(line string) bool { return strings.HasSuffix(line, " probe "+self.String()) })
 }
 
 func (s *sim) silent() {

@@ -23,9 +23,11 @@ type socket interface {
 	Write(frame []byte) error
 	// SetFilter makes the kernel drop what the program does not accept.
 	SetFilter(program []bpf.RawInstruction) error
-	// SetGroups receives these multicast groups and no others. An error means
-	// that some of them may not be received.
-	SetGroups(groups map[netip.Addr]announce.MAC) error
+	// SetGroups says which multicast groups are to be received, these and no
+	// others; Join then joins and leaves, at most so many of them at a time, as
+	// long as there are more. An error means that some may not be received.
+	SetGroups(groups map[netip.Addr]announce.MAC)
+	Join(limit int) (more bool, err error)
 	Close() error
 }
 
@@ -103,8 +105,13 @@ func (s *packetSocket) SetFilter(program []bpf.RawInstruction) error {
 }
 
 // SetGroups is of socket.
-func (s *packetSocket) SetGroups(groups map[netip.Addr]announce.MAC) error {
-	return s.groups.set(groups)
+func (s *packetSocket) SetGroups(groups map[netip.Addr]announce.MAC) {
+	s.groups.set(groups)
+}
+
+// Join is of socket.
+func (s *packetSocket) Join(limit int) (more bool, err error) {
+	return s.groups.advance(limit)
 }
 
 // Close is of socket.

@@ -23,8 +23,12 @@ type State struct {
 	// the addresses: their owners before or after this node.
 	Fellows []announce.MAC
 	// Bound are the addresses that kube-proxy has bound to the interface
-	// kube-ipvs0 of this node; see Config.ARPIgnore.
+	// kube-ipvs0 of this node; see Config.ARPIgnore. They are announced although
+	// they are the node's own.
 	Bound []netip.Addr
+	// Gateways are the next hops of the node's routes. They are never announced:
+	// the node and its neighbours would be cut off.
+	Gateways []netip.Addr
 }
 
 // Interface is a network interface of the node.
@@ -41,7 +45,8 @@ type Interface struct {
 	Master string
 	// NoARP is the interface's flag: it has no neighbours.
 	NoARP bool
-	// Prefixes are the interface's addresses with their lengths, not masked.
+	// Prefixes are the interface's addresses with their lengths, not masked. These
+	// addresses are never announced.
 	Prefixes []netip.Prefix
 }
 
@@ -54,7 +59,8 @@ type Group struct {
 }
 
 // Caution says how much is known about an address that this node is to
-// announce. It counts until the address is announced, but for Doubtful.
+// announce. It counts until the address is announced and the answers that are
+// late are in, but for Doubtful.
 type Caution int
 
 const (
@@ -62,8 +68,9 @@ const (
 	// claims them is wrong.
 	Certain Caution = iota
 	// Fresh addresses were nobody's before. The LAN is asked first (RFC 5227
-	// section 2.1.1, RFC 4862 section 5.4), and the address is held while a
-	// host that is no fellow answers.
+	// section 2.1.1, RFC 4862 section 5.4), and the address is held while
+	// anybody answers. A fellow does so who has it on an interface, or who was
+	// its owner and has not been told yet: the LAN is asked again soon.
 	Fresh
 	// Doubtful addresses are of a plan that may be out of date. The LAN is asked
 	// first, and the address is held while anybody answers. A fellow that claims
@@ -80,5 +87,6 @@ func (s *State) equal(other *State) bool {
 			a.Master == b.Master && a.NoARP == b.NoARP && slices.Equal(a.Prefixes, b.Prefixes)
 	}) && maps.Equal(s.Reach, other.Reach) && slices.EqualFunc(s.Groups, other.Groups, func(a, b Group) bool {
 		return a.Caution == b.Caution && slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Addresses, b.Addresses)
-	}) && slices.Equal(s.Fellows, other.Fellows) && slices.Equal(s.Bound, other.Bound)
+	}) && slices.Equal(s.Fellows, other.Fellows) && slices.Equal(s.Bound, other.Bound) &&
+		slices.Equal(s.Gateways, other.Gateways)
 }

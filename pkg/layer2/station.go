@@ -25,8 +25,8 @@ func (s macs) has(m announce.MAC) bool {
 	return found
 }
 
-// ownMACs are those of all the node's interfaces. What comes from one of them
-// has been looped back and says nothing.
+// ownMACs are those of all the node's interfaces, but for virtual routers'. What
+// comes from one of them has been looped back and says nothing.
 type ownMACs struct{ atomic.Pointer[macs] }
 
 func (o *ownMACs) has(m announce.MAC) bool {
@@ -85,7 +85,7 @@ func (s *station) receive(frame []byte, send func([]byte) error) (m wire.Message
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if addr, asks := m.Asks(); asks && s.known[addr] && s.isFor(m.Destination) {
+	if addr, asks := m.Asks(); asks && s.known[addr] {
 		if err := send(s.answer(addr, &m)); err != nil {
 			s.counters.failed.Add(1)
 		} else {
@@ -103,12 +103,6 @@ func (s *station) receive(frame []byte, send func([]byte) error) (m wire.Message
 		tell = known && !answered
 	}
 	return m, tell
-}
-
-// isFor reports whether the frame was sent to this interface. While it is
-// promiscuous it also gets what is for other hosts, and they answer that.
-func (s *station) isFor(destination announce.MAC) bool {
-	return destination[0]&1 == 1 || destination == s.mac
 }
 
 func (s *station) answer(addr netip.Addr, m *wire.Message) []byte {

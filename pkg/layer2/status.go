@@ -15,7 +15,8 @@ type Status struct {
 	// Announced, Probing and Held count addresses. An address that has no
 	// interface with an open socket is in none of them, but in Problems.
 	Announced, Probing, Held int
-	// Conflicts are the claims of others, by address; 1,024 at most.
+	// Conflicts are the claims of others, by address, one for each; 1,024 at most,
+	// those of held addresses before others.
 	Conflicts []announce.Conflict
 	// Problems say which addresses are not announced and why, and what to do; 32
 	// at most.
@@ -74,8 +75,24 @@ func (b *book) status() Status {
 			s.Held++
 		}
 	}
+	if len(s.Conflicts) > maxConflicts {
+		slices.SortFunc(s.Conflicts, func(x, y announce.Conflict) int {
+			return cmp.Or(heldFirst(&x, &y), x.Address.Compare(y.Address))
+		})
+		s.Conflicts = s.Conflicts[:maxConflicts]
+	}
 	slices.SortFunc(s.Conflicts, func(x, y announce.Conflict) int {
-		return cmp.Or(x.Address.Compare(y.Address), x.MAC.Compare(y.MAC))
+		return x.Address.Compare(y.Address)
 	})
 	return s
+}
+
+func heldFirst(x, y *announce.Conflict) int {
+	switch {
+	case x.Held == y.Held:
+		return 0
+	case x.Held:
+		return -1
+	}
+	return 1
 }

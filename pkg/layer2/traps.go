@@ -18,17 +18,13 @@ import (
 // there are nodes. The greater one of the values for all and for the interface
 // counts. IPv6 has no such trap: solicitations are answered on the interface
 // only that has the address.
-func traps(o *order, bound []netip.Addr, arpIgnore func(name string) (int, error)) []string {
-	if len(bound) == 0 {
+func traps(o *order, arpIgnore func(name string) (int, error)) []string {
+	if len(o.bound) == 0 {
 		return nil
-	}
-	isBound := make(map[netip.Addr]bool, len(bound))
-	for _, addr := range bound {
-		isBound[addr] = true
 	}
 	addresses := make(map[int][]netip.Addr) // by index into interfaces
 	for _, w := range o.wants {
-		if !w.addr.Is4() || !isBound[w.addr] {
+		if !w.bound {
 			continue
 		}
 		for _, i := range w.links {

@@ -24,11 +24,21 @@ type standing struct {
 	before *netipx.IPSet
 }
 
+// ways are what the node's routes tell.
+type ways struct {
+	reached  []announce.Reach
+	gateways []netip.Addr
+}
+
+func (w ways) equal(other ways) bool {
+	return slices.Equal(w.reached, other.reached) && slices.Equal(w.gateways, other.gateways)
+}
+
 // compileLAN turns a program into the state of the Layer-2 announcer. It is
 // pure.
-func compileLAN(p *announce.Program, s standing, i inventory, reached []announce.Reach) (layer2.State, error) {
-	state := layer2.State{Interfaces: i.links, Bound: i.bound}
-	for _, r := range reached {
+func compileLAN(p *announce.Program, s standing, i inventory, w ways) (layer2.State, error) {
+	state := layer2.State{Interfaces: i.links, Bound: i.bound, Gateways: w.gateways}
+	for _, r := range w.reached {
 		if r.Error == "" {
 			if state.Reach == nil {
 				state.Reach = make(map[netip.Addr]string)

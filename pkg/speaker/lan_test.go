@@ -83,19 +83,20 @@ func TestCompileLAN(t *testing.T) {
 			t.Parallel()
 			test.standing.node = "here"
 			i := inventory{links: []layer2.Interface{{Index: 2, Name: "eth0"}}}
-			got, err := compileLAN(lanProgram(1, test.groups...), test.standing, i, []announce.Reach{
-				{Target: addr("192.0.2.9"), Interface: "eth0"}, {Target: addr("192.0.2.8"), Error: "no route"},
+			got, err := compileLAN(lanProgram(1, test.groups...), test.standing, i, ways{
+				reached:  []announce.Reach{{Target: addr("192.0.2.9"), Interface: "eth0"}, {Target: addr("192.0.2.8"), Error: "no route"}},
+				gateways: []netip.Addr{addr("192.0.2.254")},
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := layer2.State{Interfaces: i.links, Groups: test.want, Fellows: fellows, Reach: map[netip.Addr]string{addr("192.0.2.9"): "eth0"}}
+			want := layer2.State{Interfaces: i.links, Groups: test.want, Fellows: fellows, Reach: map[netip.Addr]string{addr("192.0.2.9"): "eth0"}, Gateways: []netip.Addr{addr("192.0.2.254")}}
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
-	if _, err := compileLAN(lanProgram(1, group("here", false, "2001:db8::-2001:db8::ffff:ffff")), standing{node: "here"}, inventory{}, nil); err == nil {
+	if _, err := compileLAN(lanProgram(1, group("here", false, "2001:db8::-2001:db8::ffff:ffff")), standing{node: "here"}, inventory{}, ways{}); err == nil {
 		t.Error("a range of four thousand million addresses was expanded")
 	}
 }

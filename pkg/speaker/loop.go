@@ -47,7 +47,7 @@ type desk struct {
 	peers      map[string]bgp.Peer // as they were set last, by name
 	problems   map[string]string   // of sessions, by peer
 	interfaces inventory
-	reached    []announce.Reach
+	ways       ways
 	nextHops   map[netip.Addr]netip.Addr // that were used, by router
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
@@ -100,7 +100,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 				s.carryOut(ctx, d)
 			}
 		case <-s.routes.c:
-			if len(d.reached) > 0 {
+			if d.program != nil && !s.ways(d.program).equal(d.ways) {
 				s.carryOutLAN(d)
 			}
 		case <-s.claims.c:
@@ -255,15 +255,20 @@ func (s *speaker) carryOutLAN(d *desk) {
 	if d.program == nil || d.booting {
 		return
 	}
-	d.reached = s.reach(targets(d.program))
+	d.ways = s.ways(d.program)
 	state, err := compileLAN(d.program, standing{
 		node:     s.nodeName,
 		doubtful: d.origin != fromNode || !d.online || d.node.gone || d.refused != nil,
 		before:   d.before,
-	}, d.interfaces, d.reached)
+	}, d.interfaces, d.ways)
 	if d.onLAN = err; err == nil {
 		s.lan.Set(state)
 	}
+}
+
+// ways are what matters of the node's routes for the program.
+func (s *speaker) ways(p *announce.Program) ways {
+	return ways{reached: s.reach(targets(p)), gateways: s.gateways()}
 }
 
 // carryOut compiles the program with what is known now, and sets the result.
@@ -327,7 +332,7 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 		Formats:    []int{announce.FormatVersion},
 		Leaving:    d.leaving,
 		Interfaces: reported(d.interfaces.nics),
-		Reach:      d.reached,
+		Reach:      d.ways.reached,
 		Sessions:   sessions(s.announcer.Sessions(), d.problems),
 	}
 	lan := s.lan.Status()
@@ -337,7 +342,7 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 		d.hurry(reportSoon)
 	}
 	r.Problems = lan.Problems
-	for _, reached := range d.reached {
+	for _, reached := range d.ways.reached {
 		if reached.Error != "" {
 			r.Problems = append(r.Problems, reached.Error)
 		}

@@ -110,7 +110,7 @@ func (s *speaker) askLAN(d *desk) {
 		return
 	}
 	p := d.memory.program
-	state, err := compileLAN(p, standing{node: s.nodeName, doubtful: true}, d.interfaces, s.reach(targets(p)))
+	state, err := compileLAN(p, standing{node: s.nodeName, doubtful: true}, d.interfaces, s.ways(p))
 	if err == nil { // else it comes up again when the program is carried out
 		s.lan.Set(state)
 	}

@@ -59,6 +59,27 @@ func interfaceTo(target netip.Addr) (string, error) {
 	return link.Attrs().Name, nil
 }
 
+// elsewhere are addresses that nobody routes (RFC 5737, RFC 3849): the kernel's
+// way to them is the default one. Nothing is sent there.
+var elsewhere = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, 0}), netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff})}
+
+// gateways are the node's default gateways.
+func gateways() []netip.Addr {
+	var out []netip.Addr
+	for _, target := range elsewhere {
+		routes, err := netlink.RouteGet(target.AsSlice())
+		if err != nil {
+			continue // there is none
+		}
+		for _, r := range routes {
+			if gateway, ok := netip.AddrFromSlice(r.Gw); ok {
+				out = append(out, gateway.Unmap())
+			}
+		}
+	}
+	return out
+}
+
 // watchInterfaces calls changed with what the kernel has, at the start and
 // whenever it changes, and rerouted whenever routes change.
 func watchInterfaces(ctx context.Context, changed func(inventory), rerouted func()) error {

@@ -40,6 +40,8 @@ type speaker struct {
 	gate      *gate
 	// linkTo is the index of the interface towards a router.
 	linkTo func(router netip.Addr) int
+	// gateways are the node's default gateways.
+	gateways func() []netip.Addr
 	// reach finds the interfaces towards the targets of "can-reach:".
 	reach func(targets []netip.Addr) []announce.Reach
 
@@ -138,6 +140,7 @@ func newSpeaker(version, nodeName string) *speaker {
 		gates:      newLatest[struct{}](),
 		pings:      make(chan chan struct{}),
 		linkTo:     linkTo,
+		gateways:   gateways,
 		reach:      reach,
 	}
 }

@@ -153,6 +153,7 @@ func newHarnessAfter(t *testing.T, before memory, g *gate) *harness {
 	h.announcer = h.board
 	h.lan = h.wall
 	h.gate = newGate("", func() {})
+	h.gateways = func() []netip.Addr { return nil }
 	h.reach = func(targets []netip.Addr) []announce.Reach {
 		var out []announce.Reach
 		for _, target := range targets {

@@ -27,7 +27,12 @@ func layer2Spoofed(t *testing.T, c *cluster.Cluster) {
 		url := lanURL(address)
 		// A request that meets the moment between claim and defence is sent
 		// again by TCP a second later.
-		all[url] = lanLoad(t, c, url, lab.LoadOptions{Rate: 5, Timeout: 3 * time.Second})
+		load := lanLoad(t, c, url, lab.LoadOptions{Rate: 5, Timeout: 3 * time.Second})
+		all[url] = load
+		// Within seconds of its probes, a claim may be a late answer to them.
+		if err := load.Wait(cluster.Context(t), func(r lab.LoadReport) bool { return r.OK >= 20 }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	heard := capture(t, c)
 	for _, address := range addresses {

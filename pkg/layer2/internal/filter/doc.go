@@ -2,6 +2,9 @@
 // kernel wakes the process for ARP (RFC 826) and Neighbor Discovery (RFC 4861)
 // about certain addresses only, and for nothing else on the segment.
 //
+// The programs also hold back what the kernel shows a socket though it is not for
+// its interface: frames of other VLANs of the NIC, and of interfaces on top of it.
+//
 // # Membership
 //
 // Whether an address is in the set is a binary search over the set's ranges, down

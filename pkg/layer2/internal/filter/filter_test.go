@@ -15,14 +15,21 @@ import (
 
 // family is what differs between the two programs.
 type family struct {
-	name    string
-	compile func([]netipx.IPRange) ([]bpf.RawInstruction, error)
-	exact   func([]span) *program
-	first   int // word
+	name  string
+	write func(int, []netipx.IPRange) ([]bpf.RawInstruction, error)
+	exact func(int, []span) *program
+	first int // word
 	// frames are about an address, and about an outsider's where they must have
 	// a second one.
 	frames func(addr, outsider netip.Addr) [][]byte
 	random func(*rand.Rand) netip.Addr
+}
+
+// index is that of the interface that the programs are for.
+const index = 70_000
+
+func (f *family) compile(ranges []netipx.IPRange) ([]bpf.RawInstruction, error) {
+	return f.write(index, ranges)
 }
 
 var families = []family{
@@ -99,7 +106,7 @@ func around(random *rand.Rand, start netip.Addr, n, bits int) []netipx.IPRange {
 }
 
 // machine runs a program, with the kernel's metadata given.
-func machine(t testing.TB, program []bpf.RawInstruction, packetType, vlan uint32) *bpf.VM {
+func machine(t testing.TB, program []bpf.RawInstruction, packetType, from uint32) *bpf.VM {
 	t.Helper()
 	if len(program) > 4096 {
 		t.Fatalf("%d instructions", len(program))
@@ -110,7 +117,7 @@ func machine(t testing.TB, program []bpf.RawInstruction, packetType, vlan uint32
 	}
 	for i, instruction := range instructions {
 		if load, ok := instruction.(bpf.LoadExtension); ok {
-			value := map[bpf.Extension]uint32{bpf.ExtType: packetType, bpf.ExtVLANTagPresent: vlan}
+			value := map[bpf.Extension]uint32{bpf.ExtType: packetType, bpf.ExtInterfaceIndex: from}
 			instructions[i] = bpf.LoadConstant{Dst: bpf.RegA, Val: value[load.Num]}
 		}
 	}
@@ -192,8 +199,8 @@ func (f *family) judge(t *testing.T, random *rand.Rand, ranges []netipx.IPRange)
 	if err != nil {
 		t.Fatal(err)
 	}
-	widened = len(normal) > 0 && !f.exact(normal).fits()
-	vm := machine(t, program, 0, 0)
+	widened = len(normal) > 0 && !f.exact(index, normal).fits()
+	vm := machine(t, program, 0, index)
 	questions := f.questions(random, ranges)
 	// Where there is none, the set is everything, and everything is accepted.
 	outsider := zero4
@@ -292,7 +299,7 @@ func TestManyAddresses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			vm, foreign := machine(t, program, 0, 0), 0
+			vm, foreign := machine(t, program, 0, index), 0
 			members := map[netip.Addr]bool{}
 			for _, r := range test.ranges {
 				members[r.From()] = true
@@ -330,11 +337,11 @@ func TestWideningKeepsLargeGaps(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	ranges := around(random, netip.MustParseAddr("10.1.0.0"), 3000, 16)
 	ranges = append(ranges, around(random, netip.MustParseAddr("192.0.2.0"), 20, 8)...)
-	program, err := ARP(ranges)
+	program, err := ARP(index, ranges)
 	if err != nil {
 		t.Fatal(err)
 	}
-	vm := machine(t, program, 0, 0)
+	vm := machine(t, program, 0, index)
 	for text, want := range map[string]bool{
 		ranges[0].From().String(): true, "10.0.255.255": false, "10.2.0.0": false,
 		"100.0.0.0":   false,
@@ -402,7 +409,7 @@ func TestFrames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		vm := machine(t, program, 0, 0)
+		vm := machine(t, program, 0, index)
 		for name, test := range map[string]struct {
 			frame []byte
 			want  string
@@ -445,15 +452,17 @@ func TestFrames(t *testing.T) {
 			}
 		}
 		for name, vm := range map[string]*bpf.VM{
-			"outgoing":       machine(t, program, packetOutgoing, 0),
-			"VLAN tag taken": machine(t, program, 0, 1),
+			"outgoing":            machine(t, program, packetOutgoing, index),
+			"another host's":      machine(t, program, packetOtherHost, index),
+			"a VLAN interface's":  machine(t, program, 0, index+1),
+			"another interface's": machine(t, program, 0, 1),
 		} {
 			if accepts(t, vm, request()) || accepts(t, vm, solicited()) {
 				t.Errorf("%s: %s frame is accepted", f.name, name)
 			}
 		}
-		for packetType := range uint32(4) { // for us, broadcast, multicast, for others
-			if vm := machine(t, program, packetType, 0); !accepts(t, vm, request()) && !accepts(t, vm, solicited()) {
+		for packetType := range uint32(3) { // for us, broadcast, multicast
+			if vm := machine(t, program, packetType, index); !accepts(t, vm, request()) && !accepts(t, vm, solicited()) {
 				t.Errorf("%s: packet type %d is rejected", f.name, packetType)
 			}
 		}

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -65,16 +66,17 @@ func testSocket(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		name    string
-		compile func([]netipx.IPRange) ([]bpf.RawInstruction, error)
-		good    []byte
-		foreign [][]byte
+		name     string
+		protocol int
+		compile  func(int, []netipx.IPRange) ([]bpf.RawInstruction, error)
+		good     []byte
+		foreign  [][]byte
 	}{
-		{"ARP", ARP, arpFrame(1, theirs4, ours4), [][]byte{arpFrame(1, theirs4, theirs4), arpFrame(2, theirs4, ours4)}},
-		{"NDP", NDP, ndpFrame(135, ours6), [][]byte{ndpFrame(135, theirs6), ndpFrame(134, ours6)}},
+		{"ARP", unix.ETH_P_ARP, ARP, arpFrame(1, theirs4, ours4), [][]byte{arpFrame(1, theirs4, theirs4), arpFrame(2, theirs4, ours4)}},
+		{"NDP", unix.ETH_P_IPV6, NDP, ndpFrame(135, ours6), [][]byte{ndpFrame(135, theirs6), ndpFrame(134, ours6)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			program, err := test.compile(set)
+			program, err := test.compile(near.Index, set)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +92,6 @@ func testSocket(t *testing.T) {
 			for _, frame := range test.foreign {
 				send(t, incoming, frame, 1)
 			}
-			send(t, incoming, tagged(test.good), 2)
 			send(t, outgoing, test.good, 3)
 			send(t, incoming, test.good, 4)
 			if got := receive(t, listener); got != 4 {
@@ -101,7 +102,40 @@ func testSocket(t *testing.T) {
 			if got := receive(t, listener); got != 6 {
 				t.Errorf("received frame %d, want 6", got)
 			}
+			bound := listenTo(t, near, test.protocol, &packet.Config{Filter: program})
+			testDelivery(t, bound, incoming, near, test.good)
 		})
+	}
+}
+
+// testDelivery shows which of the frames that a NIC gets a socket of one protocol
+// sees: those of the interface itself.
+func testDelivery(t *testing.T, conn, incoming *packet.Conn, near *net.Interface, frame []byte) {
+	t.Helper()
+	unicast := func(mac []byte) []byte { return append(append([]byte{}, mac...), frame[6:]...) }
+	stranger := []byte{2, 0, 0, 0, 0, 0x66}
+	for name, foreign := range map[string][]byte{
+		"of a VLAN that the node does not know": broadcast(tagged(frame, 5)),
+		"to it, of such a VLAN":                 tagged(unicast(near.HardwareAddr), 5),
+		"of a VLAN interface":                   broadcast(tagged(frame, childVLAN)),
+		"to a VLAN interface":                   tagged(unicast(near.HardwareAddr), childVLAN),
+		"to a macvlan interface":                unicast(childMAC),
+		"to another host":                       unicast(stranger),
+	} {
+		sendAs(t, incoming, foreign, 7)
+		sendAs(t, incoming, broadcast(frame), 8)
+		if got := receive(t, conn); got != 8 {
+			t.Errorf("a frame %s is seen", name)
+			receive(t, conn)
+		}
+	}
+	for name, own := range map[string][]byte{
+		"untagged": broadcast(frame), "of VLAN 0": broadcast(tagged(frame, 0)), "to the interface": unicast(near.HardwareAddr),
+	} {
+		sendAs(t, incoming, own, 9)
+		if got := receive(t, conn); got != 9 {
+			t.Errorf("of the frame %s, received %d", name, got)
+		}
 	}
 }
 
@@ -130,9 +164,9 @@ func testMemory(t *testing.T, ifi *net.Interface) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			exact := f.exact(normal)
+			exact := f.exact(ifi.Index, normal)
 			reckoned := min(exact.memory(), maxMemory)
-			program, err := f.compile(ranges)
+			program, err := f.write(ifi.Index, ranges)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -148,12 +182,23 @@ func testMemory(t *testing.T, ifi *net.Interface) {
 	}
 }
 
-// tagged is the frame with a tag of VLAN 5, which the kernel takes out before
-// sockets see the frame.
-func tagged(frame []byte) []byte {
-	return append(append(append([]byte{}, frame[:12]...), 0x81, 0x00, 0x00, 0x05), frame[12:]...)
+// tagged is the frame with a tag, which the kernel takes out before sockets see
+// the frame.
+func tagged(frame []byte, vlan byte) []byte {
+	return append(append(append([]byte{}, frame[:12]...), 0x81, 0x00, 0x00, vlan), frame[12:]...)
 }
 
+// childVLAN and childMAC are those of interfaces on top of the near end. A kernel
+// without VLAN interfaces treats the VLAN as one that the node does not know.
+const childVLAN = 6
+
+var childMAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
+
+func broadcast(frame []byte) []byte {
+	return append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, frame[6:]...)
+}
+
+// veth makes a pair, of which the near end is promiscuous and has others on top.
 func veth(t *testing.T) (near, far *net.Interface) {
 	t.Helper()
 	attributes := netlink.NewLinkAttrs()
@@ -176,12 +221,37 @@ func veth(t *testing.T) (near, far *net.Interface) {
 		}
 		ends = append(ends, end)
 	}
+	parent, err := netlink.LinkByName("near")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attributes = netlink.NewLinkAttrs()
+	attributes.Name, attributes.ParentIndex, attributes.HardwareAddr = "near.m", ends[0].Index, childMAC
+	child := &netlink.Macvlan{LinkAttrs: attributes, Mode: netlink.MACVLAN_MODE_BRIDGE}
+	if err := errors.Join(netlink.LinkAdd(child), netlink.LinkSetUp(child)); err != nil {
+		t.Fatal(err)
+	}
+	attributes.Name, attributes.HardwareAddr = "near.6", nil
+	vlan := &netlink.Vlan{LinkAttrs: attributes, VlanId: childVLAN}
+	if err := netlink.LinkAdd(vlan); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Log("the kernel has no VLAN interfaces")
+	} else if err = errors.Join(err, netlink.LinkSetUp(vlan)); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.SetPromiscOn(parent); err != nil {
+		t.Fatal(err)
+	}
 	return ends[0], ends[1]
 }
 
 func listen(t *testing.T, ifi *net.Interface, config *packet.Config) *packet.Conn {
 	t.Helper()
-	conn, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, config)
+	return listenTo(t, ifi, unix.ETH_P_ALL, config)
+}
+
+func listenTo(t *testing.T, ifi *net.Interface, protocol int, config *packet.Config) *packet.Conn {
+	t.Helper()
+	conn, err := packet.Listen(ifi, packet.Raw, protocol, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,11 +259,17 @@ func listen(t *testing.T, ifi *net.Interface, config *packet.Config) *packet.Con
 	return conn
 }
 
-// send marks the frame with a number in its Ethernet source.
+// send broadcasts the frame, marked with a number.
 func send(t *testing.T, conn *packet.Conn, frame []byte, number uint16) {
 	t.Helper()
+	sendAs(t, conn, broadcast(frame), number)
+}
+
+// sendAs marks the frame with a number in its Ethernet source.
+func sendAs(t *testing.T, conn *packet.Conn, frame []byte, number uint16) {
+	t.Helper()
 	frame = append([]byte{}, frame...)
-	copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0})
+	copy(frame[6:], []byte{0x02, 0, 0, 0})
 	binary.BigEndian.PutUint16(frame[10:], number)
 	if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
 		t.Fatal(err)
