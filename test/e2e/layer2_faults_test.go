@@ -217,6 +217,40 @@ func layer2KilledAlone(t *testing.T, c *cluster.Cluster) {
 	c.Delete(t, "addresspool/lan")
 }
 
+// layer2ReturnedAlone: what a speaker remembers may have moved while it was away.
+// Without the API server it asks the LAN, and believes it.
+func layer2ReturnedAlone(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, lanPool)
+	addresses := bulk(t, c, "lan", 0, 30)
+	c.WaitOwners(t, addresses, even(3))
+	const node = "node2"
+	if err := c.Kill(cluster.Context(t), node, speaker, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	moved := c.WaitOwners(t, addresses, even(2))
+	if err := c.StopAPI(cluster.Context(t)); err != nil {
+		t.Fatal(err)
+	}
+	mac, err := c.MAC(cluster.Context(t), node, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := capture(t, c)
+	if err := c.StartProgram(cluster.Context(t), node, speaker); err != nil {
+		t.Fatal(err)
+	}
+	waitRunning(t, c, node)
+	never(t, heard, 5*time.Second, node+" takes an address back", claimOf(mac, addresses...))
+	c.WaitOwners(t, addresses, sameAs(moved))
+	if err := c.StartAPI(cluster.Context(t)); err != nil {
+		t.Fatal(err)
+	}
+	waitPodReady(t, c, c.Pod(t, speaker, node))
+	c.WaitOwners(t, addresses, sameAs(moved))
+	deleteBulk(t, c)
+	c.Delete(t, "addresspool/lan")
+}
+
 // layer2RebootedAlone: a node that boots while the API server is away does not
 // announce what another one has by now.
 func layer2RebootedAlone(t *testing.T, c *cluster.Cluster) {

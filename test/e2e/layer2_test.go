@@ -36,6 +36,7 @@ func TestLayer2(t *testing.T) {
 	// The last ones: kube-proxy looks for an API server that was away ever more
 	// rarely.
 	t.Run("Speaker killed while the API server is away", func(t *testing.T) { layer2KilledAlone(t, c) })
+	t.Run("Speaker returns to addresses that have moved", func(t *testing.T) { layer2ReturnedAlone(t, c) })
 	t.Run("Node rebooted while the API server is away", func(t *testing.T) { layer2RebootedAlone(t, c) })
 }
 
