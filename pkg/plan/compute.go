@@ -29,6 +29,7 @@ func Compute(s *State) *Plan {
 		standings:  make(map[standingKey]*standing),
 		lanBuckets: make(map[lanKey]*lanBucket),
 	}
+	c.settleReadiness()
 	for i, n := range c.nodes {
 		c.indexes[n.object.Name] = i
 		for _, mac := range n.lan.macs {

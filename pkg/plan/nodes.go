@@ -70,6 +70,31 @@ func judgeNodes(s *State) []*node {
 	return nodes
 }
 
+// settle is how long a node has to be not ready before that counts. Nodes that
+// turn so together, because the control plane was away, do it one after the other.
+const settle = 800 * time.Millisecond
+
+// settleReadiness passes over what has not settled yet.
+func (c *computation) settleReadiness() {
+	if c.state.Now.IsZero() {
+		return
+	}
+	for _, n := range c.nodes {
+		since, known := c.state.NotReadySince[n.object.Name]
+		if end := since.Add(settle); n.verdict == NotReady && known && c.state.Now.Before(end) {
+			n.verdict, n.forgiven = "", true
+			c.wakeAt(end)
+		}
+	}
+}
+
+// wakeAt asks for another plan at that time.
+func (c *computation) wakeAt(t time.Time) {
+	if c.next.IsZero() || t.Before(c.next) {
+		c.next = t
+	}
+}
+
 // patience is how long a speaker may be away before another node answers for its
 // addresses on the LAN: a container that is restarted, and a Pod that is
 // replaced, are back by then.
@@ -94,9 +119,7 @@ func (c *computation) patientWith(i int) bool {
 	if !c.state.Now.Before(end) {
 		return false
 	}
-	if c.next.IsZero() || end.Before(c.next) {
-		c.next = end
-	}
+	c.wakeAt(end)
 	return true
 }
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -133,6 +134,37 @@ func TestMassFailureMovesNothing(t *testing.T) {
 		if before[svc] != owner {
 			t.Errorf("%s moved from %s to %s", svc, before[svc], owner)
 		}
+	}
+}
+
+// TestNodesThatTurnOneAfterTheOther: the controller that marks them takes its time.
+func TestNodesThatTurnOneAfterTheOther(t *testing.T) {
+	s := lanCluster(3, 30)
+	before := owners(s.advance())
+	start := time.Unix(1e9, 0)
+	s.NotReadySince = make(map[string]time.Time)
+	turn := func(i int, after time.Duration) *Plan {
+		s.Now = start.Add(after)
+		setReady(s.Nodes[i], corev1.ConditionUnknown)
+		s.NotReadySince[s.Nodes[i].Name] = s.Now
+		return s.advance()
+	}
+	if p := turn(0, 0); !p.Next.Equal(start.Add(settle)) || !maps.Equal(owners(p), before) {
+		t.Fatalf("next plan at %v, owners %v", p.Next, owners(p))
+	}
+	turn(1, settle/2)
+	s.Now = start.Add(time.Hour)
+	if p := s.advance(); !maps.Equal(owners(p), before) {
+		t.Errorf("owners moved: %v", owners(p))
+	}
+	// One alone counts, after a moment.
+	s = lanCluster(3, 30)
+	s.advance()
+	s.NotReadySince = make(map[string]time.Time)
+	turn(0, 0)
+	s.Now = start.Add(settle)
+	if got := spread(s.advance()); !slices.Equal(got, []int{15, 15}) {
+		t.Errorf("owners are spread %v", got)
 	}
 }
 

@@ -30,11 +30,13 @@ type State struct {
 	// Previous holds the programs that the nodes have now, by node name.
 	Previous map[string]announce.Program
 
-	// Now is the time of the plan, and SpeakersAway since when speakers have not
-	// been running, by node name. Both are needed only to lose patience with a
-	// speaker that stays away: without them, it is always waited for.
-	Now          time.Time
-	SpeakersAway map[string]time.Time
+	// Now is the time of the plan. SpeakersAway is since when speakers have not
+	// been running, and NotReadySince since when nodes have not been ready, by node
+	// name. They are needed only to lose patience: without them, a speaker that is
+	// away is always waited for, and a node that is not ready never.
+	Now           time.Time
+	SpeakersAway  map[string]time.Time
+	NotReadySince map[string]time.Time
 
 	// Unwritable are the nodes whose announcements cannot be written, by name:
 	// they get no further addresses on the LAN.

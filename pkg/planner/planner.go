@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -33,6 +34,8 @@ type planner struct {
 	// away is since when speakers have not been seen running, by node name. Only
 	// plan uses it.
 	away map[string]time.Time
+	// unready is the same for nodes that are not ready.
+	unready map[string]time.Time
 }
 
 // Run plans until the context ends; it returns nil then. It blocks, and may be
@@ -125,7 +128,7 @@ func (p *planner) work(ctx context.Context) error {
 func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 	var pace pace
 	// A new leader has patience with all speakers from now on.
-	p.away = make(map[string]time.Time)
+	p.away, p.unready = make(map[string]time.Time), make(map[string]time.Time)
 	later := time.NewTimer(time.Hour)
 	defer later.Stop()
 	for {
@@ -142,7 +145,7 @@ func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 		state.LoadBalancerClass, state.RequireClass = p.config.LoadBalancerClass, p.config.RequireClass
 		state.Previous = p.nodes.programs(state.Nodes)
 		state.Unwritable = p.nodes.unwritable()
-		p.lookForSpeakers(state)
+		p.lookAtNodes(state)
 		result := plan.Compute(state)
 		planDuration.Observe(time.Since(started).Seconds())
 
@@ -169,19 +172,40 @@ func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 	}
 }
 
-// lookForSpeakers tells the state the time, and since when speakers are away.
-func (p *planner) lookForSpeakers(state *plan.State) {
+// lookAtNodes tells the state the time, since when speakers are away, and since
+// when nodes are not ready.
+func (p *planner) lookAtNodes(state *plan.State) {
 	state.Now = time.Now()
 	alive := state.AliveSpeakers()
-	present := make(map[string]bool, len(state.Nodes))
+	present, ready := make(map[string]bool, len(state.Nodes)), make(map[string]bool, len(state.Nodes))
 	for _, n := range state.Nodes {
 		present[n.Name] = true
 		if _, known := p.away[n.Name]; !known && !alive[n.Name] {
 			p.away[n.Name] = state.Now
 		}
+		isReady, since := readySince(n)
+		ready[n.Name] = isReady
+		if _, known := p.unready[n.Name]; !known && !isReady {
+			// A new leader does not begin anew. The condition has whole seconds.
+			p.unready[n.Name] = state.Now
+			if told := since.Add(time.Second); !since.IsZero() && told.Before(state.Now) {
+				p.unready[n.Name] = told
+			}
+		}
 	}
 	maps.DeleteFunc(p.away, func(name string, _ time.Time) bool { return alive[name] || !present[name] })
-	state.SpeakersAway = p.away
+	maps.DeleteFunc(p.unready, func(name string, _ time.Time) bool { return ready[name] || !present[name] })
+	state.SpeakersAway, state.NotReadySince = p.away, p.unready
+}
+
+// readySince is whether the node is ready, and since when it has been so or not.
+func readySince(n *corev1.Node) (ready bool, since time.Time) {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue, c.LastTransitionTime.Time
+		}
+	}
+	return false, time.Time{}
 }
 
 // clusterUID is the UID of the namespace kube-system, which names the cluster.
