@@ -18,6 +18,11 @@ const (
 	minPause = time.Second
 	maxPause = time.Minute
 
+	// writeInterval is the least time between two writes. Each flushes the disk
+	// twice, which the node may share with etcd. What is a moment old serves as
+	// well: where the API server tells newer programs, it is asked first.
+	writeInterval = 250 * time.Millisecond
+
 	// tempPattern is that of temporary files, for os.CreateTemp and Glob.
 	tempPattern = "." + fileName + ".*.tmp"
 )
@@ -28,6 +33,7 @@ type Writer struct {
 	dir     string
 	changed func()
 	wake    chan struct{}
+	wrote   time.Time // only Run uses it
 
 	mu sync.Mutex
 	// wanted is what the file should hold, nil if nobody has said so yet.
@@ -85,19 +91,21 @@ func (w *Writer) Run(ctx context.Context) error {
 	removeLeftovers(w.dir)
 	pause := minPause
 	for ctx.Err() == nil {
+		wait := writeInterval
 		if w.flush() {
 			pause = minPause
 			select {
 			case <-ctx.Done():
 			case <-w.wake:
 			}
-			continue
+			wait -= time.Since(w.wrote)
+		} else {
+			wait, pause = pause, min(2*pause, maxPause)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
-		pause = min(2*pause, maxPause)
 	}
 	w.flush()
 	return nil
@@ -116,6 +124,7 @@ func (w *Writer) flush() (ok bool) {
 		return true
 	}
 	err := w.carryOut(*wanted)
+	w.wrote = time.Now()
 	w.mu.Lock()
 	if err == nil {
 		w.written = wanted

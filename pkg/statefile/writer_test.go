@@ -62,6 +62,7 @@ func TestWriter(t *testing.T) {
 		stop := start(t, w)
 		expect := func(want string) {
 			t.Helper()
+			time.Sleep(writeInterval)
 			synctest.Wait()
 			if got := kept(dir); got != want {
 				t.Errorf("kept %s, want %s", got, want)
@@ -103,6 +104,36 @@ func TestWriter(t *testing.T) {
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 			t.Errorf("in the directory: %v, %v", entries, err)
 		}
+	})
+}
+
+// TestWriterSparesTheDisk: the first state is written at once, later ones not more
+// often than each writeInterval.
+func TestWriterSparesTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		w := NewWriter(dir, nil)
+		stop := start(t, w)
+		for _, step := range []struct {
+			put  string
+			wait time.Duration
+			want string
+		}{
+			{"b1", 0, "b1"},
+			{"b2", 0, "b1"},
+			{"b3", writeInterval - 1, "b1"},
+			{"b3", 1, "b3"},
+			{"b4", 2 * writeInterval, "b4"},
+			{"b5", 0, "b5"},
+		} {
+			w.Put(booted(t, step.put))
+			time.Sleep(step.wait)
+			synctest.Wait()
+			if got := kept(dir); got != step.want {
+				t.Errorf("after %s: kept %s, want %s", step.put, got, step.want)
+			}
+		}
+		stop()
 	})
 }
 
@@ -204,6 +235,7 @@ func TestWriterTriesAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Forget()
+		time.Sleep(writeInterval)
 		synctest.Wait()
 		if err := w.Err(); err == nil || !strings.Contains(err.Error(), "announces it again") {
 			t.Errorf("got %v", err)
