@@ -134,6 +134,29 @@ func bulk(t *testing.T, c *cluster.Cluster, pool string, first, end int) []strin
 	return addresses
 }
 
+// spread is bulk in the pool lan, with owners on all three nodes. After an outage of
+// the API server Kubernetes takes a node for NotReady now and then; what is
+// created meanwhile goes to the others, and stays there.
+func spread(t *testing.T, c *cluster.Cluster, n int) (addresses []string, owners map[string]string) {
+	t.Helper()
+	for range 5 {
+		for _, node := range []string{"node1", "node2", "node3"} {
+			if err := c.WaitNodeReady(cluster.Context(t), node); err != nil {
+				t.Fatal(err)
+			}
+			waitPodReady(t, c, c.Pod(t, speaker, node))
+		}
+		addresses = bulk(t, c, "lan", 0, n)
+		owners = c.WaitOwners(t, addresses, nil)
+		if even(3)(owners) == nil {
+			return addresses, owners
+		}
+		deleteBulk(t, c)
+	}
+	t.Fatalf("the owners are not spread: %v", cluster.CountByNode(owners))
+	return nil, nil
+}
+
 // deleteBulk deletes what bulk created and waits until it is gone. kubectl would
 // take its time.
 // deleteBulk deletes them, many at a time, which kubectl cannot, and waits until
