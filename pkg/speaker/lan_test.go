@@ -146,8 +146,8 @@ func TestAddressesAreDoubtfulWhileTheAPIServerIsAway(t *testing.T) {
 		h := newHarness(t)
 		h.show("u", encode(t, lanProgram(1, group("here", false, "192.0.2.1"), group("there", false, "192.0.2.2"))))
 		h.onLAN(t, "connected", "192.0.2.1 certain")
-		if h.wall.kept == nil || h.wall.kept.NodeUID != "u" || h.wall.kept.Cluster != "c" || h.wall.kept.Node != "here" {
-			t.Errorf("kept %+v", h.wall.kept)
+		if kept := h.wall.keeps(); kept == nil || kept.NodeUID != "u" || kept.Cluster != "c" || kept.Node != "here" {
+			t.Errorf("kept %+v", kept)
 		}
 		h.away()
 		h.onLAN(t, "away", "192.0.2.1 doubtful")
@@ -181,6 +181,41 @@ func TestLeavingNodeStopsAnswering(t *testing.T) {
 			t.Errorf("still on the LAN: %s", got)
 		}
 	})
+}
+
+// TestLeavingNodeHandsOver: it answers until others own its addresses.
+func TestLeavingNodeHandsOver(t *testing.T) {
+	for name, test := range map[string]struct {
+		moved bool
+		took  time.Duration
+	}{
+		"to another node": {true, 0},
+		"to nobody":       {false, handoverTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t)
+				n := node{read: true, uid: "u", announced: true, cordoned: true, program: encode(t, lanProgram(1, group("here", false, "192.0.2.1")))}
+				h.nodes.put(n)
+				h.onLAN(t, "running", "192.0.2.1 certain")
+				stopped := time.Now()
+				h.stop()
+				h.onLAN(t, "leaving", "192.0.2.1 certain")
+				if r := h.report(t); !r.Leaving || h.reporter.hurried() != reportNow {
+					t.Errorf("report %+v, urgency %d", r, h.reporter.hurried())
+				}
+				if test.moved {
+					n.program = encode(t, lanProgram(2, group("there", false, "192.0.2.1")))
+					h.nodes.put(n)
+				}
+				<-h.ended
+				if took := time.Since(stopped); took != test.took {
+					t.Errorf("it took %v, want %v", took, test.took)
+				}
+				h.onLAN(t, "at the end", "")
+			})
+		})
+	}
 }
 
 func TestProgramOfBefore(t *testing.T) {
@@ -298,8 +333,14 @@ func TestProgramOfBefore(t *testing.T) {
 			if h.ready(t.Context()) == nil {
 				t.Error("ready")
 			}
+			if h.wall.keeps() != nil {
+				t.Error("a restart now would not know of the boot")
+			}
 			time.Sleep(gatePatience)
 			h.onLAN(t, "after a while", "192.0.2.1 fresh")
+			if h.wall.keeps() == nil {
+				t.Error("the program is not kept")
+			}
 			if err := h.ready(t.Context()); err != nil {
 				t.Error(err)
 			}

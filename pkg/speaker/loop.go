@@ -106,15 +106,13 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 		case <-s.claims.c:
 		case <-s.gates.c:
 			if d.booting && s.gate.state() == gateHealthy {
-				d.booting = false
-				s.carryOut(ctx, d)
+				s.booted(ctx, d)
 			}
 		case <-d.hold:
 			// A bad answer, unlike none, shows that there is a kube-proxy.
 			if d.hold = nil; d.booting && s.gate.state() == gateUnknown {
 				klog.FromContext(ctx).Info("Announcing though kube-proxy is not known to forward", "problem", s.gate.problem())
-				d.booting = false
-				s.carryOut(ctx, d)
+				s.booted(ctx, d)
 			}
 		case <-s.sessions.c:
 			// The announcer tries again by itself; this may be its success.
@@ -233,6 +231,13 @@ func (s *speaker) takeProgram(ctx context.Context, d *desk, rollback bool) {
 		return
 	}
 	s.vault.want(program.Peers)
+	s.carryOut(ctx, d)
+}
+
+// booted carries out what has waited for kube-proxy.
+func (s *speaker) booted(ctx context.Context, d *desk) {
+	d.booting = false
+	s.keep(d)
 	s.carryOut(ctx, d)
 }
 

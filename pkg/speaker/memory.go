@@ -141,9 +141,11 @@ func (s *speaker) disown(ctx context.Context, d *desk) {
 	}
 }
 
-// keep has the program that is carried out kept for the next start.
+// keep has the program that is carried out kept for the next start. During a boot
+// it is not carried out yet: with the new boot ID in the file, a restart would no
+// longer wait for kube-proxy.
 func (s *speaker) keep(d *desk) {
-	if d.origin != fromNode || d.node.uid == "" {
+	if d.origin != fromNode || d.node.uid == "" || d.booting {
 		return
 	}
 	s.keeper.Put(statefile.State{

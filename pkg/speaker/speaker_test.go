@@ -94,6 +94,13 @@ func (w *wall) Forget() {
 	w.kept, w.forgot = nil, true
 }
 
+// keeps is what is kept, nil if nothing is.
+func (w *wall) keeps() *statefile.State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.kept
+}
+
 func (w *wall) Err() error { return nil }
 
 // shown is what is on the LAN, as text: addresses, each with its caution.
