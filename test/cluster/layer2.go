@@ -126,16 +126,6 @@ func (c *Cluster) WaitOwners(t testing.TB, addresses []string, want func(owners 
 	return owners
 }
 
-// OwnersByNode counts the addresses that are at each node, by the wire.
-func (c *Cluster) OwnersByNode(t testing.TB, addresses []string) map[string]int {
-	t.Helper()
-	owners, err := c.Owners(Context(t), addresses...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return CountByNode(owners)
-}
-
 // CountByNode counts the addresses of each owner.
 func CountByNode(owners map[string]string) map[string]int {
 	counts := make(map[string]int)

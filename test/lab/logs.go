@@ -42,11 +42,6 @@ func (l *Lab) Logs(pod string) (string, error) {
 	return b.String(), nil
 }
 
-// ProgramLog returns the path of the log of a program that is no container.
-func (l *Lab) ProgramLog(host, program string) string {
-	return filepath.Join(l.Dir, keeper.LogDir, host+"-"+program+".log")
-}
-
 // DumpOnFailure writes the state of the lab to the test's log if the test
 // fails. With LAB_ARTIFACTS set, it copies all logs below that directory too.
 func (l *Lab) DumpOnFailure(t testing.TB) {

@@ -103,12 +103,6 @@ func (s *service) serveRuntime(socket string) error {
 	return nil
 }
 
-// AddProgram runs one more program.
-func (s *service) AddProgram(p control.Program, _ *control.None) error {
-	s.supervisor.add(p)
-	return nil
-}
-
 // AddLink sets up an interface that the keeper has plugged in.
 func (s *service) AddLink(l control.LinkUp, _ *control.None) error {
 	if err := setSysctls(l.Sysctls); err != nil {
