@@ -2,7 +2,6 @@ package baremetal
 
 import (
 	"errors"
-	"net/netip"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -94,7 +93,9 @@ func (b *balancer) tryAssign(service *corev1.Service) (ipam.Assignment, error) {
 	if err != nil {
 		return ipam.Assignment{}, err
 	}
-	return b.allocator.Assign(claim)
+	assignment, err := b.allocator.Assign(&claim, nil)
+	b.notices.about(service, b.allocator.Disallowed(&claim), assignment.Missing)
+	return assignment, err
 }
 
 func (b *balancer) namespaceLabels(name string) map[string]string {
@@ -131,17 +132,4 @@ func (b *balancer) noteService(service *corev1.Service, status bool) {
 	b.changes.note(func(batch *batch) {
 		batch.service(change{owner: ipam.OwnerOf(service), status: status})
 	})
-}
-
-// nodeAddresses are the addresses of all nodes, with the nodes' names.
-func nodeAddresses(nodes []*corev1.Node) map[netip.Addr]string {
-	addresses := map[netip.Addr]string{}
-	for _, node := range nodes {
-		for _, address := range node.Status.Addresses {
-			if addr, err := netip.ParseAddr(address.Address); err == nil {
-				addresses[addr.Unmap().WithZone("")] = node.Name
-			}
-		}
-	}
-	return addresses
 }

@@ -41,7 +41,6 @@ func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 	if !b.serves(service) {
 		return nil, cloudprovider.ImplementedElsewhere
 	}
-	b.notices.unserved(service, ipam.Unserved(service))
 	assignment, err := b.assign(service)
 	if b.waiting.has(service.UID) {
 		// The line may have been served before the Service stood in it.

@@ -1,6 +1,7 @@
 package baremetal
 
 import (
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,12 +17,12 @@ type notices struct {
 	events record.EventRecorder
 
 	mu sync.Mutex
-	// told is what was said last about what a Service lacks.
-	told map[types.UID]string
+	// told is what was said last about what a Service that is served lacks.
+	told map[types.UID][]string
 }
 
 func newNotices() *notices {
-	return &notices{told: map[types.UID]string{}}
+	return &notices{told: map[types.UID][]string{}}
 }
 
 // tell writes a refusal into an Event.
@@ -29,19 +30,28 @@ func (n *notices) tell(service *corev1.Service, refusal *ipam.Refusal) {
 	n.events.Event(service, corev1.EventTypeWarning, string(refusal.Reason), refusal.Message)
 }
 
-// unserved tells what of the Service is not served, once per change. It is nil
-// where all is.
-func (n *notices) unserved(service *corev1.Service, refusal *ipam.Refusal) {
-	if refusal == nil {
-		n.forget(service.UID)
-		return
+// about tells what a Service lacks though it is served, each once until it
+// changes. Refusals that are nil say nothing.
+func (n *notices) about(service *corev1.Service, refusals ...*ipam.Refusal) {
+	var messages []string
+	n.mu.Lock()
+	before := n.told[service.UID]
+	n.mu.Unlock()
+	for _, refusal := range refusals {
+		if refusal == nil {
+			continue
+		}
+		messages = append(messages, refusal.Message)
+		if !slices.Contains(before, refusal.Message) {
+			n.tell(service, refusal)
+		}
 	}
 	n.mu.Lock()
-	known := n.told[service.UID] == refusal.Message
-	n.told[service.UID] = refusal.Message
-	n.mu.Unlock()
-	if !known {
-		n.tell(service, refusal)
+	defer n.mu.Unlock()
+	if len(messages) == 0 {
+		delete(n.told, service.UID)
+	} else {
+		n.told[service.UID] = messages
 	}
 }
 

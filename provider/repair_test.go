@@ -96,17 +96,17 @@ func TestUnservedIsToldOncePerChange(t *testing.T) {
 		return func(s *corev1.Service) { s.Spec.ExternalIPs = addresses }
 	}
 	h := newHarness(t, Options{}, loadBalancer("web"))
-	h.pools.Add(lanPool("203.0.113.1"))
+	h.pools.Add(lanPool("203.0.113.1-203.0.113.3"))
 	h.begin()
 	for _, step := range []struct {
 		service *corev1.Service
 		want    string
 	}{
-		{loadBalancer("web", external("192.0.2.1")), "192.0.2.1"},
-		{loadBalancer("web", external("192.0.2.1")), ""},
-		{loadBalancer("web", external("192.0.2.2")), "192.0.2.2"},
+		{loadBalancer("web", external("203.0.113.2")), "203.0.113.2"},
+		{loadBalancer("web", external("203.0.113.2")), ""},
+		{loadBalancer("web", external("203.0.113.3")), "203.0.113.3"},
 		{loadBalancer("web"), ""},
-		{loadBalancer("web", external("192.0.2.2")), "192.0.2.2"},
+		{loadBalancer("web", external("203.0.113.3")), "203.0.113.3"},
 	} {
 		status, err := h.balancer.EnsureLoadBalancer(t.Context(), "", step.service, nil)
 		if err != nil || len(status.Ingress) != 1 || status.Ingress[0].IP != "203.0.113.1" {
@@ -116,7 +116,7 @@ func TestUnservedIsToldOncePerChange(t *testing.T) {
 		if step.want == "" && event != "" {
 			t.Errorf("Event %q; want none", event)
 		}
-		if step.want != "" && (!strings.HasPrefix(event, "Warning "+string(ipam.Unsupported)+" ") || !strings.Contains(event, "spec.externalIPs ("+step.want+")")) {
+		if step.want != "" && (!strings.HasPrefix(event, "Warning "+string(ipam.PoolForbidden)+" ") || !strings.Contains(event, "spec.externalIPs: "+step.want)) {
 			t.Errorf("Event %q; want one about %s", event, step.want)
 		}
 	}

@@ -73,8 +73,13 @@ func (b *balancer) examine(change change) (freed bool) {
 		return b.allocator.Follow(ipam.RecordOf(service))
 	}
 	record := ipam.RecordOf(service)
-	if change.status && b.wants(service) && b.allocator.Mistaken(record) {
+	switch {
+	case !b.wants(service):
+	case change.status && b.allocator.Mistaken(record):
 		// Someone else wrote the status: a deposed leader, or a user.
+		b.view.Requeue(service)
+	case b.allocator.Renegotiates(record):
+		// Upstream does not look at all that sharing depends on (the selector).
 		b.view.Requeue(service)
 	}
 	return b.allocator.Observe(record.UID, record.Addresses)
@@ -108,7 +113,7 @@ func (b *balancer) serve(line []ipam.Owner) {
 // cache cannot fail.
 func (b *balancer) readNodes() {
 	nodes, _ := b.nodes.List(labels.Everything())
-	b.allocator.SetNodes(nodeAddresses(nodes))
+	b.allocator.SetNodes(ipam.NodeAddresses(nodes))
 }
 
 // readPools compiles the pools and adopts what was recorded in them before they

@@ -112,11 +112,11 @@ func TestRequests(t *testing.T) {
 	c.service("taken", requesting("203.0.113.7"))
 	c.refused("taken", "in use by Service default/field")
 	c.service("shared", requesting("203.0.113.7"), annotated(v1alpha1.ServiceShareKey, "k"))
-	c.refused("shared", "not implemented yet")
+	c.refused("shared", "cannot be shared")
 	c.service("outside", requesting("192.0.2.1"))
 	c.refused("outside", "lies in no AddressPool")
 	c.service("several", annotated(v1alpha1.ServiceAddresses, "203.0.113.20,203.0.113.21"))
-	c.refused("several", "several addresses of one family are not implemented yet")
+	c.has("several", "203.0.113.20,203.0.113.21", soon)
 
 	c.patch("field", `{"spec": {"loadBalancerIP": "203.0.113.9"}}`)
 	c.has("field", "203.0.113.9", soon)
@@ -222,15 +222,26 @@ func TestForgedStatusIsRepaired(t *testing.T) {
 	c.has("pending", "", atOnce)
 }
 
-func TestUnservedIsTold(t *testing.T) {
+func TestExternalIPs(t *testing.T) {
 	c := newCluster(t)
-	c.pool("lan", "203.0.113.0/24")
+	c.pool("lan", "203.0.113.0/28")
+	c.pool("open", "198.51.100.0/28")
+	c.patchPool("open", `{"spec": {"allowExternalIPs": true, "autoAssign": false}}`)
 	start(t, c.server)
-	external := func(service *corev1.Service) { service.Spec.ExternalIPs = []string{"192.0.2.7"} }
-	c.service("web", requesting("203.0.113.5"), external, annotated(v1alpha1.ServiceShareKey, "k"))
-	c.has("web", "203.0.113.5", soon)
-	c.event("web", "Unsupported", "spec.externalIPs (192.0.2.7)")
-	c.event("web", "Unsupported", v1alpha1.ServiceShareKey)
+	external := func(addresses ...string) func(*corev1.Service) {
+		return func(service *corev1.Service) { service.Spec.ExternalIPs = addresses }
+	}
+	c.service("claims", external("198.51.100.7", "192.0.2.7"))
+	c.has("claims", "198.51.100.7", soon)
+	c.service("thief", external("198.51.100.7"))
+	c.refused("thief", "in use by Service default/claims")
+	c.service("forbidden", requesting("203.0.113.5"), external("203.0.113.6"))
+	c.has("forbidden", "203.0.113.5", soon)
+	c.event("forbidden", "PoolForbidden", "spec.externalIPs: 203.0.113.6 lies in AddressPool \"lan\"")
+
+	c.patch("claims", `{"spec": {"externalIPs": ["198.51.100.8"]}}`)
+	c.has("claims", "198.51.100.8", soon)
+	c.has("thief", "198.51.100.7", soon)
 }
 
 func TestLeaseIsGivenUp(t *testing.T) {

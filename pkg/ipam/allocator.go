@@ -1,12 +1,10 @@
 package ipam
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
@@ -21,45 +19,35 @@ type Allocator struct {
 	mu    sync.Mutex
 	pools *Pools
 	nodes map[netip.Addr]string
-	// busy are the addresses of holders and of nodes: what search steps over.
-	busy     spans
-	holders  map[netip.Addr]types.UID
+	// book has the tenants of addresses, and what search steps over.
+	book     *book
 	holdings map[types.UID]*holding
+	// keyed are the holdings with a share-key, by it.
+	keyed map[string][]*holding
 	// cursors are the last addresses given by search. The next one is looked for
 	// behind them, so that a released address rests.
 	cursors map[cursor]netip.Addr
+
+	// chosen and spare are reused, so that the common claim makes no garbage.
+	chosen []choice
+	spare  []*holding
 }
 
 type cursor struct {
-	pool   string
-	family corev1.IPFamily
+	pool string
+	is4  bool
 }
 
-// holding is what a Service has.
-type holding struct {
-	owner Owner
-	// addresses it has now, and retiring ones that it had.
-	addresses []netip.Addr
-	retiring  []netip.Addr
-	// request is the claim that was served last; known is false between Adopt and
-	// the first Assign or Release, when only the record says what the Service has.
-	request request
-	known   bool
-}
-
-// request is the part of a claim that, when the user changes it, asks for
-// another address.
-type request struct {
-	pool     string
-	protocol v1alpha1.Protocol
-}
+// maxSpare bounds the holdings that are kept for reuse.
+const maxSpare = 64
 
 // NewAllocator returns an Allocator without pools, nodes and holders.
 func NewAllocator() *Allocator {
 	return &Allocator{
 		pools:    Compile(nil),
-		holders:  map[netip.Addr]types.UID{},
+		book:     newBook(),
 		holdings: map[types.UID]*holding{},
+		keyed:    map[string][]*holding{},
 		cursors:  map[cursor]netip.Addr{},
 	}
 }
@@ -71,7 +59,11 @@ func (a *Allocator) SetPools(pools *Pools, records []Record) []Conflicting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pools = pools
-	maps.DeleteFunc(a.cursors, func(c cursor, _ netip.Addr) bool { return pools.Get(c.pool) == nil })
+	for c := range a.cursors {
+		if pools.Get(c.pool) == nil {
+			delete(a.cursors, c)
+		}
+	}
 	return a.adopt(records)
 }
 
@@ -90,22 +82,18 @@ func (a *Allocator) SetNodes(nodes map[netip.Addr]string) {
 	}
 }
 
-// settle brings the mark of addr in busy up to date.
+// settle brings the book's mark of addr up to date.
 func (a *Allocator) settle(addr netip.Addr) {
-	_, held := a.holders[addr]
 	_, node := a.nodes[addr]
-	if held || node {
-		a.busy.add(addr)
-	} else {
-		a.busy.remove(addr)
-	}
+	a.book.settle(addr, node)
 }
 
 // Adopt takes over the addresses that Services have recorded in their status:
 // those inside a pool, and those of Services that are marked as ours. The others
 // are someone else's (a node's address that another controller wrote). A Service
 // that was served since is left as it is: the record is older. Where two Services
-// record one address the first has it, so records come in a stable order.
+// record one address that they may not share the first has it, so records come in
+// the order of Seniority.
 func (a *Allocator) Adopt(records []Record) []Conflicting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -113,22 +101,49 @@ func (a *Allocator) Adopt(records []Record) []Conflicting {
 }
 
 func (a *Allocator) adopt(records []Record) (conflicts []Conflicting) {
-	for _, record := range records {
-		if h, ok := a.holdings[record.UID]; ok && h.known {
+	for i := range records {
+		record := &records[i]
+		h := a.holdings[record.UID]
+		if h != nil && h.known {
+			if h.terms == nil {
+				a.agree(h, record.Terms) // pools may share by ports that did not before
+			}
 			continue
 		}
 		for _, addr := range record.Addresses {
 			if !a.adoptable(addr, record.Marked) {
 				continue
 			}
-			if uid, held := a.holders[addr]; held && uid != record.UID {
-				conflicts = append(conflicts, Conflicting{Address: addr, First: a.holdings[uid].owner, Second: record.Owner})
+			if other := a.disputes(record, addr, records[:i]); other != nil {
+				conflicts = append(conflicts, Conflicting{Address: addr, First: other.owner, Second: record.Owner})
 				continue
 			}
-			a.take(record.Owner, addr)
+			h = a.holding(record.Owner)
+			h.settled = record.Settled
+			a.take(h, addr)
+			a.agree(h, record.Terms)
 		}
 	}
 	return conflicts
+}
+
+// disputes is another Service that has the address and may not share it with the
+// recording one. Earlier records tell the terms of those that have not said them.
+func (a *Allocator) disputes(record *Record, addr netip.Addr, earlier []Record) *holding {
+	for _, t := range a.book.tenants(addr) {
+		if t.owner.UID == record.UID {
+			continue
+		}
+		if t.terms == nil {
+			if i := slices.IndexFunc(earlier, func(r Record) bool { return r.UID == t.owner.UID }); i >= 0 {
+				t.terms = earlier[i].Terms
+			}
+		}
+		if t.terms == nil || !MayKeepSharing(a.pools.of(addr), t.terms, record.Terms, t.settled && record.Settled) {
+			return t.holding
+		}
+	}
+	return nil
 }
 
 // Follow makes the record, and nothing else, what the Service has. It is for
@@ -137,19 +152,17 @@ func (a *Allocator) adopt(records []Record) (conflicts []Conflicting) {
 func (a *Allocator) Follow(record Record) (freed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h, ok := a.holdings[record.UID]; ok {
-		for _, addr := range slices.Concat(h.addresses, h.retiring) {
-			if !slices.Contains(record.Addresses, addr) {
-				a.free(addr)
+	if h := a.holdings[record.UID]; h != nil {
+		for _, addr := range slices.Clone(h.all) {
+			if slices.Contains(record.Addresses, addr) {
+				h.take(addr)
+			} else {
+				a.free(h, addr)
 				freed = true
 			}
 		}
-		delete(a.holdings, record.UID)
-		for _, addr := range record.Addresses {
-			if a.holders[addr] == record.UID {
-				a.take(record.Owner, addr)
-			}
-		}
+		h.known = false
+		a.sweep(h)
 	}
 	a.adopt([]Record{record})
 	return freed
@@ -167,21 +180,52 @@ func (a *Allocator) adoptable(addr netip.Addr, marked bool) bool {
 	return marked || pooled
 }
 
-// take makes addr one of the owner's addresses. Nobody else has it.
-func (a *Allocator) take(owner Owner, addr netip.Addr) {
-	h := a.holding(owner)
-	h.retiring = without(h.retiring, addr)
-	if !slices.Contains(h.addresses, addr) {
-		h.addresses = append(h.addresses, addr)
+// take makes addr one of the addresses that the Service has.
+func (a *Allocator) take(h *holding, addr netip.Addr) {
+	h.take(addr)
+	a.book.enter(addr, h)
+}
+
+// agree makes these the terms of the Service, where they can matter: most
+// Services share nothing, and a copy for each would cost as much as all the rest.
+func (a *Allocator) agree(h *holding, terms *Terms) {
+	if h.terms != nil && h.terms.Key != "" {
+		a.unkey(h)
 	}
-	a.holders[addr] = owner.UID
-	a.busy.add(addr)
+	h.terms = nil
+	if terms.Key == "" && !slices.ContainsFunc(h.all, a.shared) {
+		return
+	}
+	h.terms = terms
+	if terms.Key != "" {
+		a.keyed[terms.Key] = append(a.keyed[terms.Key], h)
+	}
+}
+
+// shared reports whether the address has several tenants, or may have.
+func (a *Allocator) shared(addr netip.Addr) bool {
+	if pool := a.pools.of(addr); pool != nil && pool.sharing() == v1alpha1.SharingPorts {
+		return true
+	}
+	return len(a.book.tenants(addr)) > 1
+}
+
+func (a *Allocator) unkey(h *holding) {
+	key := h.terms.Key
+	a.keyed[key] = slices.DeleteFunc(a.keyed[key], func(other *holding) bool { return other == h })
+	if len(a.keyed[key]) == 0 {
+		delete(a.keyed, key)
+	}
 }
 
 func (a *Allocator) holding(owner Owner) *holding {
 	h, ok := a.holdings[owner.UID]
 	if !ok {
-		h = &holding{}
+		if n := len(a.spare); n > 0 {
+			h, a.spare = a.spare[n-1], a.spare[:n-1]
+		} else {
+			h = &holding{}
+		}
 		a.holdings[owner.UID] = h
 	}
 	h.owner = owner
@@ -192,10 +236,7 @@ func (a *Allocator) holding(owner Owner) *holding {
 func (a *Allocator) Addresses(uid types.UID) []netip.Addr {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h, ok := a.holdings[uid]; ok {
-		return slices.Clone(h.addresses)
-	}
-	return nil
+	return slices.Clone(a.holdings[uid].has())
 }
 
 // Mistaken reports whether the Service records other addresses than it has. One
@@ -204,10 +245,19 @@ func (a *Allocator) Addresses(uid types.UID) []netip.Addr {
 func (a *Allocator) Mistaken(record Record) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h, ok := a.holdings[record.UID]; ok && len(h.addresses) > 0 {
-		return !slices.Equal(h.addresses, record.Addresses)
+	if has := a.holdings[record.UID].has(); len(has) > 0 {
+		return !slices.Equal(has, record.Addresses)
 	}
 	return slices.ContainsFunc(record.Addresses, func(addr netip.Addr) bool { return a.adoptable(addr, record.Marked) })
+}
+
+// Renegotiates reports whether the Service has changed its terms of sharing such
+// that it has to leave an address. Assign does it.
+func (a *Allocator) Renegotiates(record Record) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.holdings[record.UID]
+	return h != nil && slices.ContainsFunc(h.has(), func(addr netip.Addr) bool { return a.breaks(h, addr, record.Terms) })
 }
 
 // Release ends the Service's hold. Its addresses retire: they are free when
@@ -215,9 +265,8 @@ func (a *Allocator) Mistaken(record Record) bool {
 func (a *Allocator) Release(uid types.UID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h, ok := a.holdings[uid]; ok {
-		h.retiring = append(h.retiring, h.addresses...)
-		h.addresses = nil
+	if h := a.holdings[uid]; h != nil {
+		h.current = 0
 		h.known = true
 	}
 }
@@ -228,21 +277,17 @@ func (a *Allocator) Release(uid types.UID) {
 func (a *Allocator) Observe(uid types.UID, recorded []netip.Addr) (freed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h, ok := a.holdings[uid]
-	if !ok {
+	h := a.holdings[uid]
+	if h == nil {
 		return false
 	}
-	still := h.retiring[:0]
-	for _, addr := range h.retiring {
-		if slices.Contains(recorded, addr) {
-			still = append(still, addr)
-			continue
+	for i := len(h.all) - 1; i >= h.current; i-- {
+		if addr := h.all[i]; !slices.Contains(recorded, addr) {
+			a.free(h, addr)
+			freed = true
 		}
-		a.free(addr)
-		freed = true
 	}
-	h.retiring = still
-	a.sweep(uid, h)
+	a.sweep(h)
 	return freed
 }
 
@@ -251,30 +296,35 @@ func (a *Allocator) Observe(uid types.UID, recorded []netip.Addr) (freed bool) {
 func (a *Allocator) Forget(uid types.UID) (freed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h, ok := a.holdings[uid]
-	if !ok {
+	h := a.holdings[uid]
+	if h == nil {
 		return false
 	}
-	for _, addr := range slices.Concat(h.addresses, h.retiring) {
-		a.free(addr)
+	for i := len(h.all) - 1; i >= 0; i-- {
+		a.free(h, h.all[i])
 		freed = true
 	}
-	delete(a.holdings, uid)
+	a.sweep(h)
 	return freed
 }
 
-func (a *Allocator) free(addr netip.Addr) {
-	delete(a.holders, addr)
+func (a *Allocator) free(h *holding, addr netip.Addr) {
+	h.drop(addr)
+	a.book.strike(addr, h)
 	a.settle(addr)
 }
 
 // sweep drops a holding that holds nothing.
-func (a *Allocator) sweep(uid types.UID, h *holding) {
-	if len(h.addresses) == 0 && len(h.retiring) == 0 {
-		delete(a.holdings, uid)
+func (a *Allocator) sweep(h *holding) {
+	if len(h.all) > 0 {
+		return
 	}
-}
-
-func without(addrs []netip.Addr, addr netip.Addr) []netip.Addr {
-	return slices.DeleteFunc(addrs, func(other netip.Addr) bool { return other == addr })
+	delete(a.holdings, h.owner.UID)
+	if h.terms != nil && h.terms.Key != "" {
+		a.unkey(h)
+	}
+	if len(a.spare) < maxSpare {
+		*h = holding{all: h.all[:0]}
+		a.spare = append(a.spare, h)
+	}
 }

@@ -24,7 +24,7 @@ func TestReleasedAddressRests(t *testing.T) {
 
 func TestSearchGoesOnBehindAdoptedAddresses(t *testing.T) {
 	a := allocator(pool("lan", "203.0.113.1-203.0.113.9"))
-	a.Adopt([]Record{{Owner: Owner{UID: "x"}, Addresses: addrs("203.0.113.5")}})
+	a.Adopt([]Record{shows("x", "203.0.113.5")})
 	gets(t, a, claim("y"), "203.0.113.6")
 }
 
@@ -98,7 +98,9 @@ func TestAdoption(t *testing.T) {
 	a := allocator(pool("lan", "203.0.113.0/24"))
 	a.SetNodes(map[netip.Addr]string{netip.MustParseAddr("203.0.113.9"): "n", netip.MustParseAddr("192.0.2.9"): "n"})
 	record := func(name string, marked bool, texts ...string) Record {
-		return Record{Owner: Owner{UID: claim(name).UID, Namespace: "default", Name: name}, Addresses: addrs(texts...), Marked: marked}
+		r := shows(name, texts...)
+		r.Marked = marked
+		return r
 	}
 	conflicts := a.Adopt([]Record{
 		record("pooled", false, "203.0.113.1"),
@@ -138,7 +140,7 @@ func TestAdoption(t *testing.T) {
 // shows an address that its Service has left.
 func TestReleasedAddressIsNotAdoptedAgain(t *testing.T) {
 	lan := Compile([]*v1alpha1.AddressPool{pool("lan", "203.0.113.1")})
-	record := []Record{{Owner: Owner{UID: "x"}, Addresses: addrs("203.0.113.1")}}
+	record := []Record{shows("x", "203.0.113.1")}
 	a := NewAllocator()
 	a.SetPools(lan, record)
 	a.Release("x")
@@ -179,7 +181,7 @@ func TestMistaken(t *testing.T) {
 
 func TestFollow(t *testing.T) {
 	a := allocator(pool("lan", "203.0.113.1-203.0.113.2"))
-	foreign := func(texts ...string) Record { return Record{Owner: Owner{UID: "f"}, Addresses: addrs(texts...)} }
+	foreign := func(texts ...string) Record { return shows("f", texts...) }
 	a.Follow(foreign("203.0.113.1", "192.0.2.1"))
 	gets(t, a, claim("x"), "203.0.113.2")
 	refused(t, a, claim("y"), PoolExhausted)
@@ -234,7 +236,7 @@ func TestChoiceOfPool(t *testing.T) {
 	refused(t, a, claim("r", want("192.0.2.200")), NotInAnyPool, "192.0.2.200")
 	refused(t, a, claim("r", want("203.0.113.0")), NodeAddress, `"node-a"`)
 	refused(t, a, claim("r", want("203.0.113.5"), from("gold")), MalformedRequest, `"auto"`, `"gold"`)
-	refused(t, a, claim("r", want("203.0.113.1"), func(c *Claim) { c.ShareKey = "k" }), AddressInUse, "default/auto", "not implemented yet")
+	refused(t, a, claim("r", want("203.0.113.1")), AddressInUse, "default/auto", "request another one")
 	refused(t, a, claim("r", dual, from("auto")), FamilyUnavailable, "IPv6")
 }
 
@@ -246,7 +248,7 @@ func TestRequireDualStackIsAllOrNothing(t *testing.T) {
 
 func TestPartialClaimSaysWhatIsMissing(t *testing.T) {
 	a := allocator(pool("four", "203.0.113.1"))
-	assignment, err := a.Assign(claim("x", dual, partial))
+	assignment, err := a.Assign(ref(claim("x", dual, partial)), nil)
 	if err != nil || assignment.Missing == nil || assignment.Missing.Reason != FamilyUnavailable {
 		t.Fatalf("got %v, missing %v (%v)", assignment.Addresses, assignment.Missing, err)
 	}

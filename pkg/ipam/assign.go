@@ -15,105 +15,209 @@ type Assignment struct {
 	Missing *Refusal
 }
 
-// Assign gives the Service what it claims: all of it, or what can be had where
-// the claim is Partial. What it already has stays, whatever became of the pool,
-// unless the claim asks for another address: it requests one, it names another
-// pool or protocol than the claim served before, or the Service lost the family.
-// The address that it leaves retires.
-//
-// The error is a *Refusal. A refused claim changes nothing: the Service keeps
-// what it has.
-func (a *Allocator) Assign(claim Claim) (Assignment, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var assignment Assignment
-	var chosen []choice
-	for _, family := range claim.Families {
-		c, refusal := a.choose(&claim, family)
-		switch {
-		case refusal == nil:
-			chosen = append(chosen, c)
-			assignment.Addresses = append(assignment.Addresses, c.addr)
-		case !claim.Partial || claim.requested(family).IsValid():
-			return Assignment{}, refusal
-		case assignment.Missing == nil:
-			assignment.Missing = refusal
-		}
-	}
-	if len(chosen) == 0 {
-		return Assignment{}, assignment.Missing
-	}
-	a.commit(&claim, chosen)
-	return assignment, nil
-}
-
-// choice is an address for one family of a claim.
+// choice is an address for a claim.
 type choice struct {
 	addr netip.Addr
 	// searched is the name of the pool whose cursor moves, if it came by search.
 	searched string
 }
 
-// choose finds the address of one family: what is requested, what the Service
-// has, what it has recorded, or the next free one.
-func (a *Allocator) choose(claim *Claim, family corev1.IPFamily) (choice, *Refusal) {
-	var has netip.Addr
+// Assign gives the Service what it claims: all of it, or what can be had where
+// the claim is Partial. What it already has stays, whatever became of the pool,
+// unless the user asks for something else: another address, pool or protocol,
+// fewer families, or terms on which it cannot be shared any more. The address that
+// it leaves retires.
+//
+// The error is a *Refusal. A refused claim changes nothing: the Service keeps what
+// it has, but what it can no longer share. Addresses are appended to into.
+func (a *Allocator) Assign(claim *Claim, into []netip.Addr) (Assignment, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	h := a.holdings[claim.UID]
 	if h != nil {
-		has = first(h.addresses, family)
+		a.renegotiate(h, claim.Terms)
 	}
-	if want := claim.requested(family); want.IsValid() {
-		if want == has {
-			return choice{addr: has}, nil
+	missing, refusal := a.chooseAll(claim, h)
+	if refusal != nil {
+		return Assignment{}, refusal
+	}
+	a.commit(claim)
+	for _, c := range a.chosen {
+		into = append(into, c.addr)
+	}
+	return Assignment{Addresses: into, Missing: missing}, nil
+}
+
+// Explain says why the claim is refused, or why it gets less than it asks for; it
+// is nil where all would be given. It changes nothing.
+func (a *Allocator) Explain(claim *Claim) *Refusal {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	missing, refusal := a.chooseAll(claim, a.holdings[claim.UID])
+	if refusal != nil {
+		return refusal
+	}
+	return missing
+}
+
+// renegotiate has the Service leave the addresses that it cannot share on its new
+// terms, and makes them its terms.
+func (a *Allocator) renegotiate(h *holding, terms *Terms) {
+	for i := h.current - 1; i >= 0; i-- {
+		if addr := h.all[i]; a.breaks(h, addr, terms) {
+			h.retire(addr)
 		}
-		return choice{addr: want}, a.mayHave(claim, want)
 	}
-	if has.IsValid() && !a.asksForAnother(claim, h, has) {
-		return choice{addr: has}, nil
+	a.agree(h, terms)
+}
+
+// breaks reports whether the Service cannot share the address on its new terms.
+// Whether the pool allows it matters only where the user changed the key: an edit
+// of the pool moves nobody.
+func (a *Allocator) breaks(h *holding, addr netip.Addr, terms *Terms) bool {
+	if h.terms.Equal(terms) {
+		return false
 	}
-	if addr := first(claim.Recorded, family); !has.IsValid() && addr.IsValid() && a.adoptable(addr, claim.Marked) && a.ownOrFree(claim, addr) {
-		return choice{addr: addr}, nil
+	newKey := h.terms == nil || h.terms.Key != terms.Key
+	for _, t := range a.book.tenants(addr) {
+		if t.holding == h || t.terms == nil {
+			continue
+		}
+		if !MayKeepSharing(a.pools.of(addr), terms, t.terms, !newKey) {
+			return true
+		}
 	}
-	return a.search(claim, family)
+	return false
+}
+
+// chooseAll leaves in chosen the addresses of all families.
+func (a *Allocator) chooseAll(claim *Claim, h *holding) (missing, refusal *Refusal) {
+	a.chosen = a.chosen[:0]
+	if refusal := a.choosePicked(claim, h); refusal != nil {
+		return nil, refusal
+	}
+	picked := len(a.chosen)
+	for _, family := range claim.Families {
+		if slices.ContainsFunc(a.chosen[:picked], func(c choice) bool { return familyOf(c.addr) == family }) {
+			continue
+		}
+		refusal := a.choose(claim, h, family)
+		switch {
+		case refusal == nil:
+		case !claim.Partial:
+			return nil, refusal
+		case missing == nil:
+			missing = refusal
+		}
+	}
+	if len(a.chosen) == 0 {
+		return nil, missing
+	}
+	if len(claim.Families) > 1 {
+		slices.SortStableFunc(a.chosen, func(x, y choice) int {
+			return slices.Index(claim.Families, familyOf(x.addr)) - slices.Index(claim.Families, familyOf(y.addr))
+		})
+	}
+	return missing, nil
+}
+
+// choosePicked chooses what the user has picked: requested addresses, and
+// external ones in pools that allow it.
+func (a *Allocator) choosePicked(claim *Claim, h *holding) *Refusal {
+	for _, addr := range claim.Requested {
+		if refusal := a.pick(claim, h, addr); refusal != nil {
+			return refusal
+		}
+	}
+	for _, addr := range claim.External {
+		pool := a.pools.of(addr)
+		if pool == nil || !pool.object.Spec.AllowExternalIPs {
+			continue
+		}
+		if refusal := claim.checkFamily(addr); refusal != nil {
+			return refusal
+		}
+		if refusal := a.pick(claim, h, addr); refusal != nil {
+			return refusal
+		}
+	}
+	return nil
+}
+
+func (a *Allocator) pick(claim *Claim, h *holding, addr netip.Addr) *Refusal {
+	if slices.ContainsFunc(a.chosen, func(c choice) bool { return c.addr == addr }) {
+		return nil
+	}
+	if !slices.Contains(h.has(), addr) {
+		if refusal := a.mayHave(claim, addr); refusal != nil {
+			return refusal
+		}
+	}
+	a.chosen = append(a.chosen, choice{addr: addr})
+	return nil
+}
+
+// choose finds the addresses of one family of which none is picked: what the
+// Service has, what it has recorded, one of a Service with its share-key, or the
+// next free one.
+func (a *Allocator) choose(claim *Claim, h *holding, family corev1.IPFamily) *Refusal {
+	before := len(a.chosen)
+	for _, addr := range h.has() {
+		if familyOf(addr) == family && !a.asksForAnother(claim, h, addr) {
+			a.chosen = append(a.chosen, choice{addr: addr})
+		}
+	}
+	if len(a.chosen) > before {
+		return nil
+	}
+	if !hasFamily(h.has(), family) {
+		for _, addr := range claim.Recorded {
+			if familyOf(addr) == family && a.adoptable(addr, claim.Marked) && a.ownOrFree(claim, addr) {
+				a.chosen = append(a.chosen, choice{addr: addr})
+				return nil
+			}
+		}
+	}
+	c, refusal := a.search(claim, family)
+	if refusal == nil {
+		a.chosen = append(a.chosen, c)
+	}
+	return refusal
 }
 
 // asksForAnother reports whether the user has changed the pool or protocol of
 // the claim such that addr no longer answers it. Pools that changed are no
 // reason: then the address stays.
 func (a *Allocator) asksForAnother(claim *Claim, h *holding, addr netip.Addr) bool {
-	if !h.known || h.request == (request{claim.Pool, claim.Protocol}) {
+	before := h.request()
+	if !h.known || before == (request{claim.Pool, claim.Protocol}) {
 		return false
 	}
 	pool := a.pools.of(addr)
-	elsewhere := claim.Pool != h.request.pool && claim.Pool != "" &&
+	elsewhere := claim.Pool != before.pool && claim.Pool != "" &&
 		(pool == nil || pool.Name() != claim.Pool)
-	otherwise := claim.Protocol != h.request.protocol && claim.Protocol != "" &&
+	otherwise := claim.Protocol != before.protocol && claim.Protocol != "" &&
 		(pool == nil || !pool.Speaks(claim.Protocol))
 	return elsewhere || otherwise
 }
 
 // ownOrFree reports whether addr is free, or retiring from the claim's Service.
 func (a *Allocator) ownOrFree(claim *Claim, addr netip.Addr) bool {
-	uid, held := a.holders[addr]
-	return !held || uid == claim.UID
+	return !slices.ContainsFunc(a.book.tenants(addr), func(t tenant) bool { return t.owner.UID != claim.UID })
 }
 
 // commit makes the chosen addresses those of the Service. Others that it had
 // retire.
-func (a *Allocator) commit(claim *Claim, chosen []choice) {
+func (a *Allocator) commit(claim *Claim) {
 	h := a.holding(claim.Owner)
-	had := h.addresses
-	h.addresses = nil
-	for _, c := range chosen {
-		a.take(claim.Owner, c.addr)
+	h.current = 0
+	for _, c := range a.chosen {
+		a.take(h, c.addr)
 		if c.searched != "" {
-			a.cursors[cursor{c.searched, familyOf(c.addr)}] = c.addr
+			a.cursors[cursor{c.searched, c.addr.Is4()}] = c.addr
 		}
 	}
-	for _, addr := range had {
-		if !slices.Contains(h.addresses, addr) {
-			h.retiring = append(h.retiring, addr)
-		}
-	}
-	h.request, h.known = request{claim.Pool, claim.Protocol}, true
+	h.ask(request{claim.Pool, claim.Protocol})
+	h.known = true
+	a.agree(h, claim.Terms)
 }

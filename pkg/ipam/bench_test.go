@@ -13,7 +13,7 @@ import (
 func fill(b *testing.B, a *Allocator, n int) {
 	b.Helper()
 	for i := range n {
-		if _, err := a.Assign(claim(fmt.Sprint(i))); err != nil {
+		if _, err := a.Assign(ref(claim(fmt.Sprint(i))), nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -25,7 +25,7 @@ func turnOver(b *testing.B, a *Allocator, n int) {
 	for i := 0; b.Loop(); i++ {
 		// Far apart, so that free addresses are scattered.
 		a.Forget(types.UID(fmt.Sprint(i * 7919 % n)))
-		if _, err := a.Assign(claim(fmt.Sprint(i * 7919 % n))); err != nil {
+		if _, err := a.Assign(ref(claim(fmt.Sprint(i * 7919 % n))), nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -46,7 +46,7 @@ func BenchmarkAssignInScattered16(b *testing.B) {
 	b.ResetTimer()
 	for i := 0; b.Loop(); i++ {
 		a.Forget(types.UID(fmt.Sprint(2*i%65536 + 1)))
-		if _, err := a.Assign(claim(fmt.Sprint(2*i%65536 + 1))); err != nil {
+		if _, err := a.Assign(ref(claim(fmt.Sprint(2*i%65536 + 1))), nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -57,7 +57,7 @@ func BenchmarkRefuseInFull16(b *testing.B) {
 	fill(b, a, 65536)
 	b.ResetTimer()
 	for b.Loop() {
-		if _, err := a.Assign(claim("late")); err == nil {
+		if _, err := a.Assign(ref(claim("late")), nil); err == nil {
 			b.Fatal("no refusal")
 		}
 	}

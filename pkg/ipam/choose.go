@@ -30,14 +30,17 @@ func (a *Allocator) mayHave(claim *Claim, addr netip.Addr) *Refusal {
 	if pool.object.Spec.AvoidBuggyIPs && buggy(addr) {
 		return refuse(PoolForbidden, "AddressPool %q does not give out %s (spec.avoidBuggyIPs): request another address", pool.Name(), addr)
 	}
-	if !a.ownOrFree(claim, addr) {
-		owner := a.holdings[a.holders[addr]].owner
-		if claim.ShareKey != "" {
-			return refuse(AddressInUse, "%s of AddressPool %q is in use by Service %s: sharing an address (annotation %s) is not implemented yet; request another one", addr, pool.Name(), owner, v1alpha1.ServiceShareKey)
+	for _, t := range a.book.tenants(addr) {
+		if t.owner.UID != claim.UID && !shareable(pool, claim, t) {
+			return inUse(addr, pool, claim, t.holding)
 		}
-		return refuse(AddressInUse, "%s of AddressPool %q is in use by Service %s: request another one, or delete that Service", addr, pool.Name(), owner)
 	}
 	return nil
+}
+
+// shareable reports whether the claim may share the tenant's address.
+func shareable(pool *Pool, claim *Claim, t tenant) bool {
+	return t.terms != nil && MayShare(pool, claim.Terms, t.terms)
 }
 
 // poolList names some pools, for a message.
@@ -85,8 +88,10 @@ func (a *Allocator) search(claim *Claim, family corev1.IPFamily) (choice, *Refus
 		if pool == nil {
 			return choice{}, refuse(NoPool, "there is no AddressPool %q, which annotation %s names: create it, or name another (there is %s)", claim.Pool, v1alpha1.ServicePool, a.poolList())
 		}
-		addr, refusal := a.searchPool(pool, claim, family)
-		return choice{addr: addr, searched: pool.Name()}, refusal
+		return a.searchPool(pool, claim, family)
+	}
+	if c, ok := a.joinAny(claim, family); ok {
+		return c, nil
 	}
 	var refusals []*Refusal
 	for _, name := range a.pools.names {
@@ -94,26 +99,103 @@ func (a *Allocator) search(claim *Claim, family corev1.IPFamily) (choice, *Refus
 		if !pool.autoAssign() {
 			continue
 		}
-		addr, refusal := a.searchPool(pool, claim, family)
+		c, refusal := a.searchPool(pool, claim, family)
 		if refusal == nil {
-			return choice{addr: addr, searched: name}, nil
+			return c, nil
 		}
 		refusals = append(refusals, refusal)
 	}
 	return choice{}, noPool(family, refusals)
 }
 
-func (a *Allocator) searchPool(pool *Pool, claim *Claim, family corev1.IPFamily) (netip.Addr, *Refusal) {
+// searchPool looks for an address of the pool: that of a Service with the claim's
+// share-key, else a free one, else, in a pool that shares by ports, one where the
+// claim's ports are free.
+func (a *Allocator) searchPool(pool *Pool, claim *Claim, family corev1.IPFamily) (choice, *Refusal) {
 	if refusal := pool.admits(claim); refusal != nil {
-		return netip.Addr{}, refusal
+		return choice{}, refusal
 	}
-	if !pool.hasFamily(family == corev1.IPv4Protocol) {
-		return netip.Addr{}, refuse(FamilyUnavailable, "AddressPool %q has no %s addresses of its own: add some, or use another pool", pool.Name(), family)
+	is4 := family == corev1.IPv4Protocol
+	if !pool.hasFamily(is4) {
+		return choice{}, refuse(FamilyUnavailable, "AddressPool %q has no %s addresses of its own: add some, or use another pool", pool.Name(), family)
 	}
-	if addr := a.nextFree(pool, family); addr.IsValid() {
-		return addr, nil
+	if addr := a.join(pool, claim, is4); addr.IsValid() {
+		return choice{addr: addr}, nil
 	}
-	return netip.Addr{}, refuse(PoolExhausted, "AddressPool %q has no free %s address: add addresses to it, use another pool, or delete a Service", pool.Name(), family)
+	if addr := a.nextFree(pool, is4); addr.IsValid() {
+		return choice{addr: addr, searched: pool.Name()}, nil
+	}
+	if addr := a.squeezeIn(pool, claim, is4); addr.IsValid() {
+		return choice{addr: addr}, nil
+	}
+	return choice{}, refuse(PoolExhausted, "AddressPool %q has no free %s address: add addresses to it, use another pool, or delete a Service", pool.Name(), family)
+}
+
+// joinAny looks for an address to share in all pools, before a free one is taken
+// from the first.
+func (a *Allocator) joinAny(claim *Claim, family corev1.IPFamily) (choice, bool) {
+	if len(a.keyed[claim.Terms.Key]) == 0 {
+		return choice{}, false
+	}
+	for _, name := range a.pools.names {
+		pool := a.pools.byName[name]
+		if !pool.autoAssign() || pool.admits(claim) != nil {
+			continue
+		}
+		if addr := a.join(pool, claim, family == corev1.IPv4Protocol); addr.IsValid() {
+			return choice{addr: addr}, true
+		}
+	}
+	return choice{}, false
+}
+
+// join is an address that a Service with the claim's share-key has and shares; of
+// several that of the Service that has had one longest.
+func (a *Allocator) join(pool *Pool, claim *Claim, is4 bool) netip.Addr {
+	if claim.Terms.Key == "" {
+		return netip.Addr{}
+	}
+	for _, h := range a.keyed[claim.Terms.Key] {
+		for _, addr := range h.has() {
+			if h.owner.UID != claim.UID && addr.Is4() == is4 && a.pools.of(addr) == pool && a.roomFor(pool, claim, addr) {
+				return addr
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+// roomFor reports whether the claim may share the address with all that have it.
+func (a *Allocator) roomFor(pool *Pool, claim *Claim, addr netip.Addr) bool {
+	if _, node := a.nodes[addr]; node {
+		return false
+	}
+	for _, t := range a.book.tenants(addr) {
+		if t.owner.UID != claim.UID && !shareable(pool, claim, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// squeezeIn is the first address of a full pool that shares by ports where the
+// claim's are free.
+func (a *Allocator) squeezeIn(pool *Pool, claim *Claim, is4 bool) (found netip.Addr) {
+	if pool.sharing() != v1alpha1.SharingPorts {
+		return netip.Addr{}
+	}
+	for _, r := range familyRanges(pool.owned, is4) {
+		a.book.occupied(r.From(), r.To(), func(addr netip.Addr, tenants []tenant) bool {
+			if a.roomFor(pool, claim, addr) {
+				found = addr
+			}
+			return !found.IsValid()
+		})
+		if found.IsValid() {
+			break
+		}
+	}
+	return found
 }
 
 // urgency orders reasons by how near the claim came to an address: the first is
@@ -140,22 +222,23 @@ func noPool(family corev1.IPFamily, refusals []*Refusal) *Refusal {
 }
 
 // nextFree is the first free address behind the pool's cursor, or before it when
-// there is none; the zero Addr when all are taken. It looks at ranges, not at
+// there is none; the zero Addr when all are taken. It looks at blocks, not at
 // addresses.
-func (a *Allocator) nextFree(pool *Pool, family corev1.IPFamily) netip.Addr {
-	ranges := familyRanges(pool.owned, family == corev1.IPv4Protocol)
-	start := a.cursor(pool, family)
+func (a *Allocator) nextFree(pool *Pool, is4 bool) netip.Addr {
+	ranges := familyRanges(pool.owned, is4)
+	avoid := pool.object.Spec.AvoidBuggyIPs
+	start := a.cursor(pool, is4)
 	split := 0
 	if start.IsValid() {
 		split = searchRanges(ranges, start)
 	}
 	for i := split; i < len(ranges); i++ {
-		if addr := a.freeIn(pool, later(start, ranges[i].From()), ranges[i].To()); addr.IsValid() {
+		if addr := a.book.free(later(start, ranges[i].From()), ranges[i].To(), avoid); addr.IsValid() {
 			return addr
 		}
 	}
 	for i := 0; i <= split && i < len(ranges); i++ {
-		if addr := a.freeIn(pool, ranges[i].From(), ranges[i].To()); addr.IsValid() {
+		if addr := a.book.free(ranges[i].From(), ranges[i].To(), avoid); addr.IsValid() {
 			return addr
 		}
 	}
@@ -163,16 +246,17 @@ func (a *Allocator) nextFree(pool *Pool, family corev1.IPFamily) netip.Addr {
 }
 
 // cursor is where the search in the pool begins: behind the address given last.
-// After a restart that is not known, and the highest one held stands in for it. It is the zero
-// Addr for the pool's beginning.
-func (a *Allocator) cursor(pool *Pool, family corev1.IPFamily) netip.Addr {
-	key := cursor{pool.Name(), family}
+// After a restart that is not known, and the highest one held stands in for it. It
+// is the zero Addr for the pool's beginning.
+func (a *Allocator) cursor(pool *Pool, is4 bool) netip.Addr {
+	key := cursor{pool.Name(), is4}
 	last, ok := a.cursors[key]
 	if !ok {
-		for addr := range a.holders {
-			if familyOf(addr) == family && last.Less(addr) && a.pools.of(addr) == pool {
+		for _, r := range familyRanges(pool.owned, is4) {
+			a.book.occupied(r.From(), r.To(), func(addr netip.Addr, _ []tenant) bool {
 				last = addr
-			}
+				return true
+			})
 		}
 		a.cursors[key] = last
 	}
@@ -180,19 +264,4 @@ func (a *Allocator) cursor(pool *Pool, family corev1.IPFamily) netip.Addr {
 		return last
 	}
 	return last.Next()
-}
-
-// freeIn is the first free address from from to to that the pool gives out.
-func (a *Allocator) freeIn(pool *Pool, from, to netip.Addr) netip.Addr {
-	for addr := from; addr.IsValid() && addr.Compare(to) <= 0; {
-		free := a.busy.next(addr)
-		if !free.IsValid() || to.Less(free) {
-			return netip.Addr{}
-		}
-		if !pool.object.Spec.AvoidBuggyIPs || !buggy(free) {
-			return free
-		}
-		addr = free.Next()
-	}
-	return netip.Addr{}
 }

@@ -1,12 +1,12 @@
 package ipam
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
@@ -44,10 +44,13 @@ type Claim struct {
 	Pool string
 	// Protocol limits the pools to those that speak it; empty means any.
 	Protocol v1alpha1.Protocol
-	// Requested addresses, at most one of each family.
+	// Requested addresses; of a family with any, the Service gets all of these.
 	Requested []netip.Addr
-	// ShareKey is the lb.baremetal.dev/share-key.
-	ShareKey string
+	// External are spec.externalIPs. They are requested where they lie in a pool
+	// that allows it, and no business of ours elsewhere.
+	External []netip.Addr
+	// Terms of sharing; never nil.
+	Terms *Terms
 	// Recorded addresses, in the Service's status.
 	Recorded []netip.Addr
 	// Marked Services carry the condition that says they are served by us.
@@ -64,7 +67,8 @@ func NewClaim(service *corev1.Service, namespaceLabels map[string]string) (Claim
 		Partial:         service.Spec.IPFamilyPolicy != nil && *service.Spec.IPFamilyPolicy == corev1.IPFamilyPolicyPreferDualStack,
 		Pool:            strings.TrimSpace(service.Annotations[v1alpha1.ServicePool]),
 		Protocol:        v1alpha1.Protocol(strings.TrimSpace(service.Annotations[v1alpha1.ServiceProtocol])),
-		ShareKey:        service.Annotations[v1alpha1.ServiceShareKey],
+		External:        externalIPs(service),
+		Terms:           TermsOf(service),
 		Recorded:        Recorded(service),
 		Marked:          Marked(service),
 	}
@@ -82,23 +86,6 @@ func NewClaim(service *corev1.Service, namespaceLabels map[string]string) (Claim
 		return Claim{}, refusal
 	}
 	return claim, nil
-}
-
-// Unserved says what the Service asks for and does not get from this version, or
-// is nil. Its claim is served all the same.
-func Unserved(service *corev1.Service) *Refusal {
-	var unserved []string
-	if external := service.Spec.ExternalIPs; len(external) > 0 {
-		unserved = append(unserved, fmt.Sprintf("spec.externalIPs (%s): they are neither taken from an AddressPool nor announced; request an address by annotation %s",
-			strings.Join(external, ", "), v1alpha1.ServiceAddresses))
-	}
-	if key := service.Annotations[v1alpha1.ServiceShareKey]; key != "" {
-		unserved = append(unserved, fmt.Sprintf("annotation %s (%s): the Service shares no address, it has its own", v1alpha1.ServiceShareKey, key))
-	}
-	if len(unserved) == 0 {
-		return nil
-	}
-	return refuse(Unsupported, "not served by this version: %s", strings.Join(unserved, "; "))
 }
 
 // requestedAddresses reads the annotation and spec.loadBalancerIP, which may
@@ -132,25 +119,40 @@ func requestedAddresses(service *corev1.Service) ([]netip.Addr, *Refusal) {
 	return requested, nil
 }
 
+// maxRequested bounds the addresses that a Service may request: all of them are in
+// its status, and planned with each change.
+const maxRequested = 64
+
 // checkRequested refuses what the Service cannot have whatever the pools are.
 func (c *Claim) checkRequested() *Refusal {
-	seen := map[corev1.IPFamily]netip.Addr{}
+	if len(c.Requested) > maxRequested {
+		return refuse(MalformedRequest, "annotation %s lists %d addresses: request %d at most", v1alpha1.ServiceAddresses, len(c.Requested), maxRequested)
+	}
 	for _, addr := range c.Requested {
-		family := familyOf(addr)
-		if other, ok := seen[family]; ok {
-			return refuse(Unsupported, "%s and %s are requested, both %s: several addresses of one family are not implemented yet; request one", other, addr, family)
-		}
-		seen[family] = addr
-		if !slices.Contains(c.Families, family) {
-			return refuse(FamilyUnavailable, "%s is requested, but the Service has no %s: add it to spec.ipFamilies, or request an address of its families", addr, family)
+		if refusal := c.checkFamily(addr); refusal != nil {
+			return refusal
 		}
 	}
 	return nil
 }
 
-// requested is the requested address of the family, if any.
-func (c *Claim) requested(family corev1.IPFamily) netip.Addr {
-	return first(c.Requested, family)
+func (c *Claim) checkFamily(addr netip.Addr) *Refusal {
+	if family := familyOf(addr); !slices.Contains(c.Families, family) {
+		return refuse(FamilyUnavailable, "%s is requested, but the Service has no %s: add it to spec.ipFamilies, or request an address of its families", addr, family)
+	}
+	return nil
+}
+
+// externalIPs are those of the spec; what is no address that a pool could hold
+// is left out.
+func externalIPs(service *corev1.Service) []netip.Addr {
+	var external []netip.Addr
+	for _, text := range service.Spec.ExternalIPs {
+		if addr, err := ParseAddr(text); err == nil && !slices.Contains(external, addr) {
+			external = append(external, addr)
+		}
+	}
+	return external
 }
 
 // families are those of the spec. An API server fills spec.ipFamilies in; where
@@ -186,6 +188,17 @@ func Marked(service *corev1.Service) bool {
 	return false
 }
 
+// Settled reports whether the Service's condition says that what it shows is
+// announced.
+func Settled(service *corev1.Service) bool {
+	for _, condition := range service.Status.Conditions {
+		if condition.Type == v1alpha1.ConditionAnnounced {
+			return condition.Status == metav1.ConditionTrue
+		}
+	}
+	return false
+}
+
 func familyOf(addr netip.Addr) corev1.IPFamily {
 	if addr.Is4() {
 		return corev1.IPv4Protocol
@@ -193,12 +206,7 @@ func familyOf(addr netip.Addr) corev1.IPFamily {
 	return corev1.IPv6Protocol
 }
 
-// first is the first address of the family, or the zero Addr.
-func first(addrs []netip.Addr, family corev1.IPFamily) netip.Addr {
-	for _, addr := range addrs {
-		if familyOf(addr) == family {
-			return addr
-		}
-	}
-	return netip.Addr{}
+// hasFamily reports whether one of the addresses is of the family.
+func hasFamily(addrs []netip.Addr, family corev1.IPFamily) bool {
+	return slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return familyOf(addr) == family })
 }

@@ -28,6 +28,7 @@ func TestNewClaim(t *testing.T) {
 		{"annotation", service("", map[string]string{v1alpha1.ServiceAddresses: " 203.0.113.1 "}), "203.0.113.1"},
 		{"empty annotation", service("", map[string]string{v1alpha1.ServiceAddresses: " "}), ""},
 		{"both", service("203.0.113.1", map[string]string{v1alpha1.ServiceAddresses: "203.0.113.1,203.0.113.1"}), "203.0.113.1"},
+		{"several", service("", map[string]string{v1alpha1.ServiceAddresses: "203.0.113.1,203.0.113.2"}), "203.0.113.1 203.0.113.2"},
 		{"two families", service("", map[string]string{v1alpha1.ServiceAddresses: "203.0.113.1, 2001:db8::1"}, corev1.IPv6Protocol, corev1.IPv4Protocol), "203.0.113.1 2001:db8::1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -46,7 +47,6 @@ func TestNewClaim(t *testing.T) {
 		{"field", service("web", nil), MalformedRequest, "spec.loadBalancerIP"},
 		{"annotation", service("", map[string]string{v1alpha1.ServiceAddresses: "203.0.113.1,"}), MalformedRequest, v1alpha1.ServiceAddresses},
 		{"disagreement", service("203.0.113.1", map[string]string{v1alpha1.ServiceAddresses: "203.0.113.2"}), MalformedRequest, "remove one"},
-		{"several", service("", map[string]string{v1alpha1.ServiceAddresses: "203.0.113.1,203.0.113.2"}), Unsupported, "not implemented yet"},
 		{"family", service("2001:db8::1", nil), FamilyUnavailable, "spec.ipFamilies"},
 		{"protocol", service("", map[string]string{v1alpha1.ServiceProtocol: "ospf"}), MalformedRequest, "write BGP or Layer2"},
 	} {
@@ -59,15 +59,6 @@ func TestNewClaim(t *testing.T) {
 			checkRefusal(t, refusal, test.reason, test.words)
 		})
 	}
-}
-
-func TestUnserved(t *testing.T) {
-	if refusal := Unserved(service("203.0.113.1", map[string]string{v1alpha1.ServicePool: "lan"})); refusal != nil {
-		t.Errorf("unserved: %v", refusal)
-	}
-	shared := service("", map[string]string{v1alpha1.ServiceShareKey: "k"})
-	shared.Spec.ExternalIPs = []string{"203.0.113.1", "2001:db8::1"}
-	checkRefusal(t, Unserved(shared), Unsupported, "spec.externalIPs (203.0.113.1, 2001:db8::1)", v1alpha1.ServiceShareKey+" (k)")
 }
 
 func FuzzNewClaim(f *testing.F) {
@@ -83,9 +74,6 @@ func FuzzNewClaim(f *testing.F) {
 		var refusal *Refusal
 		if err != nil && !errors.As(err, &refusal) {
 			t.Fatalf("error %v is no refusal", err)
-		}
-		if len(claim.Requested) > len(s.Spec.IPFamilies) {
-			t.Fatalf("requests %v for families %v", claim.Requested, s.Spec.IPFamilies)
 		}
 		for _, addr := range claim.Requested {
 			if !addr.IsValid() || addr.Is4In6() || addr.Zone() != "" {

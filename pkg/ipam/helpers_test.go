@@ -42,6 +42,7 @@ func claim(name string, change ...func(*Claim)) Claim {
 	c := Claim{
 		Owner:    Owner{UID: types.UID(name), Namespace: "default", Name: name},
 		Families: []corev1.IPFamily{corev1.IPv4Protocol},
+		Terms:    &Terms{Namespace: "default"},
 	}
 	for _, f := range change {
 		f(&c)
@@ -81,7 +82,7 @@ func join(addresses []netip.Addr) string {
 // gets fails unless the claim is given the addresses.
 func gets(t *testing.T, a *Allocator, c Claim, wanted string) {
 	t.Helper()
-	assignment, err := a.Assign(c)
+	assignment, err := a.Assign(&c, nil)
 	if err != nil {
 		t.Fatalf("%s: %v; want %s", c.Owner, err, wanted)
 	}
@@ -93,7 +94,7 @@ func gets(t *testing.T, a *Allocator, c Claim, wanted string) {
 // refused fails unless the claim is refused for the reason, in these words.
 func refused(t *testing.T, a *Allocator, c Claim, reason Reason, words ...string) {
 	t.Helper()
-	assignment, err := a.Assign(c)
+	assignment, err := a.Assign(&c, nil)
 	var refusal *Refusal
 	if !errors.As(err, &refusal) {
 		t.Fatalf("%s got %s (error %v); want %s", c.Owner, join(assignment.Addresses), err, reason)
@@ -110,5 +111,17 @@ func checkRefusal(t *testing.T, refusal *Refusal, reason Reason, words ...string
 		if !strings.Contains(refusal.Message, word) {
 			t.Errorf("refusal %q does not say %q", refusal.Message, word)
 		}
+	}
+}
+
+// ref is the address of a value.
+func ref[T any](value T) *T { return &value }
+
+// shows is the record of a Service with the addresses.
+func shows(name string, addresses ...string) Record {
+	return Record{
+		Owner:     Owner{UID: types.UID(name), Namespace: "default", Name: name},
+		Addresses: addrs(addresses...),
+		Terms:     &Terms{Namespace: "default"},
 	}
 }

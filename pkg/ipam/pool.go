@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"slices"
 
 	"go4.org/netipx"
@@ -82,6 +83,10 @@ func (p *Pool) protocols() []v1alpha1.Protocol {
 	return p.object.Spec.Protocols
 }
 
+func (p *Pool) sharing() v1alpha1.SharingMode {
+	return cmp.Or(p.object.Spec.Sharing, v1alpha1.SharingKey)
+}
+
 func (p *Pool) autoAssign() bool {
 	return p.object.Spec.AutoAssign == nil || *p.object.Spec.AutoAssign
 }
@@ -103,6 +108,15 @@ func familyRanges(ranges []netipx.IPRange, is4 bool) []netipx.IPRange {
 		return ranges[:split]
 	}
 	return ranges[split:]
+}
+
+// searchRanges returns the index of the first of the sorted, disjoint ranges
+// that does not end before addr.
+func searchRanges(ranges []netipx.IPRange, addr netip.Addr) int {
+	i, _ := slices.BinarySearchFunc(ranges, addr, func(r netipx.IPRange, addr netip.Addr) int {
+		return r.To().Compare(addr)
+	})
+	return i
 }
 
 // compile reads the object. A pool with an error owns and gives out nothing.

@@ -21,6 +21,8 @@ const (
 	PoolMalformed Reason = "PoolMalformed"
 	// AddressInUse: another Service has the requested address.
 	AddressInUse Reason = "AddressInUse"
+	// SharingConflict: another Service has the address, and the two cannot share it.
+	SharingConflict Reason = "SharingConflict"
 	// NotInAnyPool: the requested address lies in no AddressPool.
 	NotInAnyPool Reason = "NotInAnyPool"
 	// NodeAddress: the requested address is a node's own.
@@ -31,8 +33,6 @@ const (
 	// MalformedRequest: an annotation or field of the Service cannot be
 	// understood.
 	MalformedRequest Reason = "MalformedRequest"
-	// Unsupported: the request is understood, but this version cannot serve it.
-	Unsupported Reason = "Unsupported"
 )
 
 // Refusal is the error of a claim that got no address. Its message names the

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,7 +25,9 @@ func Compute(s *State) *Plan {
 		macs:       make(map[announce.MAC]int),
 		pools:      make(map[string]*pool),
 		former:     make(map[string]*pool),
-		holders:    make(map[netip.Addr]string),
+		holders:    make(map[netip.Addr]*corev1.Service),
+		partners:   make(map[netip.Addr][]*corev1.Service),
+		planned:    make(map[netip.Addr]Address),
 		buckets:    make(map[bucketKey]*bucket),
 		standings:  make(map[standingKey]*standing),
 		lanBuckets: make(map[lanKey]*lanBucket),
@@ -73,7 +76,10 @@ type computation struct {
 	pools     map[string]*pool // by name
 	former    map[string]*pool // pools of addresses outside all pools
 	endpoints map[serviceKey]map[string]bool
-	holders   map[netip.Addr]string // the Service that an address is of
+	holders   map[netip.Addr]*corev1.Service   // the Service that an address is of
+	partners  map[netip.Addr][]*corev1.Service // those that share it
+	planned   map[netip.Addr]Address           // the addresses that are shared, of their holders
+	refusals  *refusals                        // nil before somebody needs them
 	buckets   map[bucketKey]*bucket
 	had       []*netipx.IPSet // what each node announces now; see hadBy
 	load      []int           // capped addresses on each node; see limit
@@ -109,8 +115,8 @@ type lanBucket struct {
 	addresses  netipx.IPSetBuilder
 }
 
-// services plans all Services that want a load balancer from us. Older ones
-// come first, for they have the older right to an address.
+// services plans all Services that want a load balancer from us, in the order of
+// their right to an address.
 func (c *computation) services() []Service {
 	var ours []*corev1.Service
 	wanted := make(map[serviceKey]bool)
@@ -123,18 +129,14 @@ func (c *computation) services() []Service {
 			wanted[serviceKey{svc.Namespace, svc.Name}] = true
 		}
 	}
-	slices.SortFunc(ours, func(a, b *corev1.Service) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
-			cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(ours, ipam.Seniority)
+	ours = slices.DeleteFunc(ours, c.foreign)
+	c.settleHolders(ours)
 	c.endpoints = endpointNodes(c.state.EndpointSlices, wanted)
 
 	planned := make([]Service, 0, len(ours))
 	for _, svc := range ours {
-		if c.foreign(svc) {
-			continue
-		}
-		s := Service{Namespace: svc.Namespace, Name: svc.Name}
+		s := Service{Namespace: svc.Namespace, Name: svc.Name, Refusal: c.explain(svc)}
 		for _, ingress := range svc.Status.LoadBalancer.Ingress {
 			if addr, err := parseAddr(ingress.IP); err == nil {
 				s.Addresses = append(s.Addresses, c.plan(svc, addr))
@@ -145,9 +147,10 @@ func (c *computation) services() []Service {
 	c.assignOwners(planned)
 	for i := range planned {
 		for j := range planned[i].Addresses {
-			a := &planned[i].Addresses[j]
-			c.put(a)
-			c.putOnLAN(a)
+			if a := &planned[i].Addresses[j]; !a.shared {
+				c.put(a)
+				c.putOnLAN(a)
+			}
 		}
 	}
 	return planned
@@ -201,12 +204,25 @@ func localTraffic(svc *corev1.Service) bool {
 
 // plan plans one address of a Service.
 func (c *computation) plan(svc *corev1.Service, addr netip.Addr) Address {
-	result := Address{Range: announce.Single(addr), service: svc}
-	id := svc.Namespace + "/" + svc.Name
-	if holder, taken := c.holders[addr]; taken {
-		result.Problem = &Problem{"AddressConflict", "Service " + holder + " has the address, too, and is older; delete one of the two"}
+	if first := c.holders[addr]; first != svc {
+		if !slices.Contains(c.partners[addr], svc) {
+			return Address{Range: announce.Single(addr), Problem: &Problem{"AddressConflict",
+				fmt.Sprintf("Service %s/%s has it by older right, and the two may not share it; delete one of them", first.Namespace, first.Name)}}
+		}
+		result := c.planned[addr]
+		result.service, result.shared = svc, true
 		return result
 	}
+	result := c.planAlone(svc, addr)
+	if len(c.partners[addr]) > 0 {
+		c.planned[addr] = result
+	}
+	return result
+}
+
+// planAlone plans an address of the Service that has the first right to it.
+func (c *computation) planAlone(svc *corev1.Service, addr netip.Addr) Address {
+	result := Address{Range: announce.Single(addr), service: svc}
 	name, _ := c.index.Of(addr)
 	p := c.pools[name]
 	if p != nil {
@@ -215,8 +231,6 @@ func (c *computation) plan(svc *corev1.Service, addr netip.Addr) Address {
 		result.Problem = &Problem{"NotInAnyPool", "no AddressPool holds the address; add it to one"}
 		return result
 	}
-	c.holders[addr] = id
-
 	if len(p.advertisements) == 0 && p.layer2 == nil {
 		result.Problem = &Problem{"NoProtocol", "AddressPool " + p.name + " has no protocol or advertisement that works; see its Ready condition"}
 		return result

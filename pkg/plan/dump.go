@@ -65,6 +65,7 @@ func (s *State) add(document []byte) error {
 		if head.Name == metav1.NamespaceSystem {
 			s.Cluster = string(head.UID)
 		}
+		err = appendObject(&s.Namespaces, document)
 	case "Node":
 		err = appendObject(&s.Nodes, document)
 		if program, malformed := announce.Decode(head.Annotations[v1alpha1.NodeAnnouncements]); malformed == nil {
@@ -89,7 +90,7 @@ func (s *State) add(document []byte) error {
 	return nil
 }
 
-func appendObject[T corev1.Node | corev1.Service | corev1.Pod | discoveryv1.EndpointSlice | v1alpha1.AddressPool | v1alpha1.BGPPeer](to *[]*T, document []byte) error {
+func appendObject[T corev1.Node | corev1.Namespace | corev1.Service | corev1.Pod | discoveryv1.EndpointSlice | v1alpha1.AddressPool | v1alpha1.BGPPeer](to *[]*T, document []byte) error {
 	object := new(T)
 	if err := yaml.UnmarshalStrict(document, object); err != nil {
 		return err

@@ -12,8 +12,11 @@ import (
 // addresses, or why nobody does. All addresses of a Service have to be
 // announced for the condition to be true.
 func (s *Service) Condition() (announced bool, reason, message string) {
+	if len(s.Addresses) == 0 && s.Refusal != nil {
+		return false, s.Refusal.Reason, "no address is assigned: " + s.Refusal.Message
+	}
 	if len(s.Addresses) == 0 {
-		return false, "NoAddress", "no address is assigned yet; the Events of the Service say why"
+		return false, "NoAddress", "an address is about to be assigned"
 	}
 	announced, reason = true, "Announced"
 	var messages []string
@@ -30,15 +33,21 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 			messages = append(messages, "labels or the pool's nodeSelector (on the LAN, its interfaces) rule these nodes out, but no other node is left: correct them")
 		}
 	}
+	if s.Refusal != nil {
+		messages = append(messages, "what else is asked for is refused: "+s.Refusal.Message)
+	}
 	return announced, reason, strings.Join(messages, "; ")
 }
 
-// Warnings are what other hosts on the LAN do to the Service's addresses, for
-// Events.
+// Warnings are for Events: what other hosts on the LAN do to the Service's
+// addresses, and which of these are on their way out of all pools.
 func (s *Service) Warnings() []Problem {
 	var out []Problem
 	for i := range s.Addresses {
 		a := &s.Addresses[i]
+		if outside := a.outside(); outside != nil {
+			out = append(out, Problem{outside.Reason, fmt.Sprintf("%s: %s", a.Range, outside.Message)})
+		}
 		if a.Layer2 == nil || a.Layer2.Conflict == nil {
 			continue
 		}
@@ -49,6 +58,19 @@ func (s *Service) Warnings() []Problem {
 		out = append(out, Problem{reason, fmt.Sprintf("%s: %s", a.Range, message)})
 	}
 	return out
+}
+
+// outside tells of an address that no pool gives out any more, and which is kept.
+func (a *Address) outside() *Problem {
+	switch {
+	case a.pool == nil:
+		return nil
+	case a.pool.former():
+		return &Problem{"OutsidePools", fmt.Sprintf("lies in no AddressPool any more (the last one was %q); it is kept and announced as before: add it to a pool, or delete the Service", a.pool.name)}
+	case a.pool.object.DeletionTimestamp != nil:
+		return &Problem{"PoolDeleting", fmt.Sprintf("AddressPool %q is being deleted, which waits for this address; it is kept and announced until the Service is deleted or asks for another one", a.pool.name)}
+	}
+	return nil
 }
 
 // success says who announces the address, and what is not as it should be.
@@ -73,6 +95,9 @@ func (a *Address) success() string {
 	}
 	if a.has(NoRoom) {
 		parts = append(parts, explanations[NoRoom])
+	}
+	if outside := a.outside(); outside != nil {
+		parts = append(parts, outside.Message)
 	}
 	return strings.Join(parts, "; ")
 }

@@ -24,7 +24,7 @@ func (c *computation) nextHops(svc *corev1.Service, addr netip.Addr, p *pool) (v
 	}
 	verdicts = slices.Clone(f.verdicts)
 	if local {
-		c.requireEndpoints(verdicts, svc)
+		c.requireEndpoints(verdicts, c.endpointsOf(svc, addr))
 	}
 	c.retain(verdicts, addr)
 	if p.former() {
@@ -35,9 +35,8 @@ func (c *computation) nextHops(svc *corev1.Service, addr netip.Addr, p *pool) (v
 	return verdicts, foldable
 }
 
-// requireEndpoints rules out the nodes without an endpoint of the Service.
-func (c *computation) requireEndpoints(verdicts []NodeVerdict, svc *corev1.Service) {
-	here := c.endpoints[serviceKey{svc.Namespace, svc.Name}]
+// requireEndpoints rules out the nodes without an endpoint.
+func (c *computation) requireEndpoints(verdicts []NodeVerdict, here map[string]bool) {
 	for i := range verdicts {
 		if v := &verdicts[i]; (v.Verdict == Announces || v.Verdict == Spare || v.Verdict == SpeakerAway) && !here[v.Node] {
 			v.Verdict = NoEndpoint

@@ -135,7 +135,7 @@ func (c *computation) standing(svc *corev1.Service, addr netip.Addr, p *pool) *s
 	}
 	var limits []limit
 	if localTraffic(svc) || p.withEndpoints {
-		limits = append(limits, limit{c.endpoints[serviceKey{svc.Namespace, svc.Name}], NoEndpoint})
+		limits = append(limits, limit{c.endpointsOf(svc, addr), NoEndpoint})
 	}
 	if p.former() {
 		// Where the pool is gone, nobody knows which other nodes were meant.
@@ -192,7 +192,7 @@ func (c *computation) assignOwners(services []Service) {
 	for i := range services {
 		for j := range services[i].Addresses {
 			a := &services[i].Addresses[j]
-			if a.Layer2 == nil {
+			if a.Layer2 == nil || a.shared {
 				continue
 			}
 			all = append(all, a)

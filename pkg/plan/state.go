@@ -21,6 +21,7 @@ type State struct {
 	Nodes          []*corev1.Node
 	Services       []*corev1.Service
 	EndpointSlices []*discoveryv1.EndpointSlice
+	Namespaces     []*corev1.Namespace
 	Pools          []*v1alpha1.AddressPool
 	Peers          []*v1alpha1.BGPPeer
 	// SpeakerPods are the Pods of speakers, those that are not ready included.
@@ -68,6 +69,9 @@ type Service struct {
 	Namespace, Name string
 	// Addresses in the order of the Service's status; none while it waits.
 	Addresses []Address
+	// Refusal is why the Service does not get all that it asks for; nil if it
+	// does, or has to wait a moment only.
+	Refusal *Problem
 }
 
 // Address is what the plan says about an address of a Service.
@@ -88,6 +92,9 @@ type Address struct {
 	pool     *pool
 	service  *corev1.Service
 	foldable bool
+	// shared is true where another Service, which is planned before, has the
+	// first right to the address.
+	shared bool
 }
 
 // NextHops are the names of the nodes that announce the address by BGP.

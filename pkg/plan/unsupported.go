@@ -48,12 +48,6 @@ func unsupportedInPeer(spec *v1alpha1.BGPPeerSpec) []Problem {
 
 func unsupportedInPool(spec *v1alpha1.AddressPoolSpec) []Problem {
 	var fields []string
-	if spec.Sharing == v1alpha1.SharingKeyAnyNamespace || spec.Sharing == v1alpha1.SharingPorts {
-		fields = append(fields, fmt.Sprintf("spec.sharing: %s; no address is shared", spec.Sharing))
-	}
-	if spec.AllowExternalIPs {
-		fields = append(fields, "spec.allowExternalIPs")
-	}
 	if spec.BGP != nil && spec.BGP.Weighted {
 		fields = append(fields, "spec.bgp.weighted; all next hops weigh the same")
 	}

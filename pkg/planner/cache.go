@@ -30,7 +30,7 @@ const resync = 10 * time.Minute
 // plan depends on, so that two thousand Services cost a few megabytes, and an
 // update that leaves them as they are wakes nobody.
 type objects struct {
-	nodes, services, slices, pods, pools, peers cache.SharedIndexInformer
+	nodes, services, namespaces, slices, pods, pools, peers cache.SharedIndexInformer
 }
 
 func newObjects(client kubernetes.Interface, lb *lbclient.Client, speakerNamespace string) *objects {
@@ -40,18 +40,19 @@ func newObjects(client kubernetes.Interface, lb *lbclient.Client, speakerNamespa
 		informers.WithNamespace(speakerNamespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = speakers }))
 	return &objects{
-		nodes:    cluster.Core().V1().Nodes().Informer(),
-		services: cluster.Core().V1().Services().Informer(),
-		slices:   cluster.Discovery().V1().EndpointSlices().Informer(),
-		pods:     speakerPods.Core().V1().Pods().Informer(),
-		pools:    lb.AddressPools(resync),
-		peers:    lb.BGPPeers(resync),
+		nodes:      cluster.Core().V1().Nodes().Informer(),
+		services:   cluster.Core().V1().Services().Informer(),
+		namespaces: cluster.Core().V1().Namespaces().Informer(),
+		slices:     cluster.Discovery().V1().EndpointSlices().Informer(),
+		pods:       speakerPods.Core().V1().Pods().Informer(),
+		pools:      lb.AddressPools(resync),
+		peers:      lb.BGPPeers(resync),
 	}
 }
 
 func (o *objects) all() map[string]cache.SharedIndexInformer {
 	return map[string]cache.SharedIndexInformer{
-		"Nodes": o.nodes, "Services": o.services, "EndpointSlices": o.slices,
+		"Nodes": o.nodes, "Services": o.services, "Namespaces": o.namespaces, "EndpointSlices": o.slices,
 		"speaker Pods": o.pods, "AddressPools": o.pools, "BGPPeers": o.peers,
 	}
 }
@@ -131,6 +132,7 @@ func (o *objects) state() *plan.State {
 	return &plan.State{
 		Nodes:          listOf[*corev1.Node](o.nodes),
 		Services:       listOf[*corev1.Service](o.services),
+		Namespaces:     listOf[*corev1.Namespace](o.namespaces),
 		EndpointSlices: listOf[*discoveryv1.EndpointSlice](o.slices),
 		SpeakerPods:    listOf[*corev1.Pod](o.pods),
 		Pools:          listOf[*v1alpha1.AddressPool](o.pools),
@@ -156,11 +158,7 @@ func reduce(object any) (any, error) {
 	case *corev1.Node:
 		meta := reduceMeta(full.ObjectMeta)
 		meta.Labels = full.Labels // for selectors
-		for key, value := range full.Annotations {
-			if strings.HasPrefix(key, v1alpha1.GroupName+"/") {
-				metav1.SetMetaDataAnnotation(&meta, key, value)
-			}
-		}
+		keepOwnAnnotations(&meta, full.Annotations)
 		return &corev1.Node{
 			ObjectMeta: meta,
 			Status: corev1.NodeStatus{
@@ -169,21 +167,11 @@ func reduce(object any) (any, error) {
 			},
 		}, nil
 	case *corev1.Service:
-		reduced := &corev1.Service{
-			ObjectMeta: reduceMeta(full.ObjectMeta),
-			Spec: corev1.ServiceSpec{
-				Type:                  full.Spec.Type,
-				LoadBalancerClass:     full.Spec.LoadBalancerClass,
-				ExternalTrafficPolicy: full.Spec.ExternalTrafficPolicy,
-				HealthCheckNodePort:   full.Spec.HealthCheckNodePort,
-			},
-			Status: corev1.ServiceStatus{Conditions: full.Status.Conditions},
-		}
-		for _, ingress := range full.Status.LoadBalancer.Ingress {
-			reduced.Status.LoadBalancer.Ingress = append(reduced.Status.LoadBalancer.Ingress,
-				corev1.LoadBalancerIngress{IP: ingress.IP})
-		}
-		return reduced, nil
+		return reduceService(full), nil
+	case *corev1.Namespace:
+		meta := reduceMeta(full.ObjectMeta)
+		meta.Labels = full.Labels // for selectors
+		return &corev1.Namespace{ObjectMeta: meta}, nil
 	case *discoveryv1.EndpointSlice:
 		reduced := &discoveryv1.EndpointSlice{ObjectMeta: reduceMeta(full.ObjectMeta)}
 		if name, ok := full.Labels[discoveryv1.LabelServiceName]; ok {
@@ -210,6 +198,52 @@ func reduce(object any) (any, error) {
 		full.ManagedFields = nil
 	}
 	return object, nil
+}
+
+// reduceService keeps what decides who announces, what sharing depends on, and
+// what explains why a Service has no address.
+func reduceService(full *corev1.Service) *corev1.Service {
+	reduced := &corev1.Service{
+		ObjectMeta: reduceMeta(full.ObjectMeta),
+		Spec: corev1.ServiceSpec{
+			Type:                  full.Spec.Type,
+			LoadBalancerClass:     full.Spec.LoadBalancerClass,
+			LoadBalancerIP:        full.Spec.LoadBalancerIP,
+			ExternalIPs:           full.Spec.ExternalIPs,
+			ExternalTrafficPolicy: full.Spec.ExternalTrafficPolicy,
+			HealthCheckNodePort:   full.Spec.HealthCheckNodePort,
+			IPFamilies:            full.Spec.IPFamilies,
+			IPFamilyPolicy:        full.Spec.IPFamilyPolicy,
+		},
+		Status: corev1.ServiceStatus{Conditions: full.Status.Conditions},
+	}
+	for _, ingress := range full.Status.LoadBalancer.Ingress {
+		reduced.Status.LoadBalancer.Ingress = append(reduced.Status.LoadBalancer.Ingress,
+			corev1.LoadBalancerIngress{IP: ingress.IP})
+	}
+	if full.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return reduced
+	}
+	keepOwnAnnotations(&reduced.ObjectMeta, full.Annotations)
+	if len(full.Status.LoadBalancer.Ingress) < len(full.Spec.IPFamilies) {
+		reduced.Labels = full.Labels // a pool's serviceSelector may be why
+	}
+	if full.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		reduced.Spec.Selector = full.Spec.Selector
+	}
+	for _, port := range full.Spec.Ports {
+		reduced.Spec.Ports = append(reduced.Spec.Ports, corev1.ServicePort{Protocol: port.Protocol, Port: port.Port})
+	}
+	return reduced
+}
+
+// keepOwnAnnotations copies the annotations that are of our group.
+func keepOwnAnnotations(to *metav1.ObjectMeta, annotations map[string]string) {
+	for key, value := range annotations {
+		if strings.HasPrefix(key, v1alpha1.GroupName+"/") {
+			metav1.SetMetaDataAnnotation(to, key, value)
+		}
+	}
 }
 
 // reduceMeta drops labels, annotations and what no plan depends on.

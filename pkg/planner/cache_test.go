@@ -116,6 +116,7 @@ func TestReduceKeepsWhatAPlanReads(t *testing.T) {
 	service.Spec = corev1.ServiceSpec{
 		Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: ptr.To("class"),
 		ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, HealthCheckNodePort: 30000,
+		Ports: []corev1.ServicePort{{Port: 80}}, Selector: map[string]string{"app": "x"},
 	}
 	service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
 	service.Status.Conditions = fullService().Status.Conditions
@@ -188,7 +189,8 @@ func TestWhatWakesThePlanner(t *testing.T) {
 		"announcements removed":             {update: changed(fullNode, func(n *corev1.Node) { delete(n.Annotations, v1alpha1.NodeAnnouncements) }), want: true},
 		"announcements of ours":             {update: changed(fullNode, func(n *corev1.Node) { n.Annotations[v1alpha1.NodeAnnouncements] = "ours" })},
 		"announcements of ours, with more":  {update: changed(fullNode, func(n *corev1.Node) { n.Annotations[v1alpha1.NodeAnnouncements] = "ours"; n.Labels = nil }), want: true},
-		"a Service's ports":                 {update: changed(fullService, func(s *corev1.Service) { s.Spec.Ports = nil })},
+		"a Service's target ports":          {update: changed(fullService, func(s *corev1.Service) { s.Spec.Ports[0].TargetPort.IntVal = 8080 })},
+		"a Service's ports":                 {update: changed(fullService, func(s *corev1.Service) { s.Spec.Ports = nil }), want: true},
 		"a Service's ipMode":                {update: changed(fullService, func(s *corev1.Service) { s.Status.LoadBalancer.Ingress[0].IPMode = nil })},
 		"a Service's type":                  {update: changed(fullService, func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP }), want: true},
 		"a Service's class":                 {update: changed(fullService, func(s *corev1.Service) { s.Spec.LoadBalancerClass = nil }), want: true},
