@@ -74,10 +74,38 @@ func newElection(cluster *rest.Config, config componentbase.LeaderElectionConfig
 	return &election{
 		config:  config,
 		leases:  client.CoordinationV1().Leases(config.ResourceNamespace),
-		lock:    lock,
+		lock:    renewals{Interface: lock, lasts: config.LeaseDuration.Duration, fence: fence},
 		fence:   fence,
 		elected: make(chan struct{}),
 	}, nil
+}
+
+// renewals tells the fence until when the Lease is ours: counted from before it
+// is asked for, as others count from after.
+type renewals struct {
+	resourcelock.Interface
+	lasts time.Duration
+	fence *fence
+}
+
+// Create implements resourcelock.Interface.
+func (r renewals) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	until := time.Now().Add(r.lasts)
+	err := r.Interface.Create(ctx, record)
+	if err == nil {
+		r.fence.renewed(until)
+	}
+	return err
+}
+
+// Update implements resourcelock.Interface.
+func (r renewals) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	until := time.Now().Add(r.lasts)
+	err := r.Interface.Update(ctx, record)
+	if err == nil {
+		r.fence.renewed(until)
+	}
+	return err
 }
 
 // run takes part in the election until the context ends, and gives up the Lease

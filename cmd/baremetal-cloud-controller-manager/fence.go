@@ -21,6 +21,7 @@ const fencePatience = 5 * time.Second
 type fence struct {
 	mu      sync.Mutex
 	state   fenceState
+	until   time.Time     // when others may take the Lease; zero without one
 	opened  chan struct{} // closed when the fence opens; nil while nobody waits
 	writing sync.WaitGroup
 }
@@ -47,6 +48,18 @@ func (f *fence) open() {
 	}
 	f.state = fenceOpen
 	f.wakeLocked()
+}
+
+// renewed lets writes pass until then, if the fence is open. A process that was
+// stopped, or got no CPU, does not know at first that it lost the Lease: the clock
+// tells it.
+func (f *fence) renewed(until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.until = until
+	if f.state == fenceOpen {
+		f.wakeLocked()
+	}
 }
 
 // pause makes new writes wait, for a moment.
@@ -91,12 +104,12 @@ func (f *fence) enter(ctx context.Context) error {
 	defer cancel()
 	for {
 		f.mu.Lock()
-		switch f.state {
-		case fenceOpen:
+		switch {
+		case f.state == fenceOpen && (f.until.IsZero() || time.Now().Before(f.until)):
 			f.writing.Add(1)
 			f.mu.Unlock()
 			return nil
-		case fenceClosed:
+		case f.state == fenceClosed:
 			f.mu.Unlock()
 			return errFenced
 		}

@@ -84,3 +84,31 @@ func TestFencePaused(t *testing.T) {
 		}
 	})
 }
+
+// A process that was stopped wakes up behind the end of its Lease, and its fence
+// is open still.
+func TestFenceExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fence
+		f.open()
+		f.renewed(time.Now().Add(3 * time.Second))
+		if err := f.enter(t.Context()); err != nil {
+			t.Fatalf("within the Lease: %v", err)
+		}
+		f.writing.Done()
+		time.Sleep(3 * time.Second)
+		begin := time.Now()
+		go func() {
+			time.Sleep(time.Second)
+			f.renewed(time.Now().Add(3 * time.Second))
+		}()
+		if err := f.enter(t.Context()); err != nil || time.Since(begin) != time.Second {
+			t.Fatalf("passed after %v (%v); want 1s, when the Lease was renewed", time.Since(begin), err)
+		}
+		f.writing.Done()
+		time.Sleep(3 * time.Second)
+		if err := f.enter(t.Context()); !errors.Is(err, errFenced) {
+			t.Errorf("behind the Lease: %v; want %v", err, errFenced)
+		}
+	})
+}

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
@@ -188,12 +187,12 @@ func Marked(service *corev1.Service) bool {
 	return false
 }
 
-// Settled reports whether the Service's condition says that what it shows is
-// announced.
+// Settled reports whether nobody disputes what the Service shows: its condition is
+// not about an address that it lacks, or that another Service has.
 func Settled(service *corev1.Service) bool {
 	for _, condition := range service.Status.Conditions {
 		if condition.Type == v1alpha1.ConditionAnnounced {
-			return condition.Status == metav1.ConditionTrue
+			return !slices.Contains(unsettled, Reason(condition.Reason))
 		}
 	}
 	return false

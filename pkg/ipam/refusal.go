@@ -30,10 +30,20 @@ const (
 	// FamilyUnavailable: no pool has addresses of an IP family that the Service
 	// needs, or the Service does not have the family of a requested address.
 	FamilyUnavailable Reason = "FamilyUnavailable"
+	// NoAddress: nothing was decided yet.
+	NoAddress Reason = "NoAddress"
+	// AddressConflict: the Service shows an address that another one has.
+	AddressConflict Reason = "AddressConflict"
 	// MalformedRequest: an annotation or field of the Service cannot be
 	// understood.
 	MalformedRequest Reason = "MalformedRequest"
 )
+
+// unsettled are the reasons of a Service that shows no address by right.
+var unsettled = []Reason{
+	NoPool, PoolExhausted, PoolDisabled, PoolForbidden, PoolMalformed, AddressInUse, SharingConflict, NotInAnyPool,
+	NodeAddress, NoAddress, AddressConflict, FamilyUnavailable, MalformedRequest,
+}
 
 // Refusal is the error of a claim that got no address. Its message names the
 // pool, the reason and what to do; it is written for the user.

@@ -206,7 +206,7 @@ func localTraffic(svc *corev1.Service) bool {
 func (c *computation) plan(svc *corev1.Service, addr netip.Addr) Address {
 	if first := c.holders[addr]; first != svc {
 		if !slices.Contains(c.partners[addr], svc) {
-			return Address{Range: announce.Single(addr), Problem: &Problem{"AddressConflict",
+			return Address{Range: announce.Single(addr), Problem: &Problem{string(ipam.AddressConflict),
 				fmt.Sprintf("Service %s/%s has it by older right, and the two may not share it; delete one of them", first.Namespace, first.Name)}}
 		}
 		result := c.planned[addr]

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
 )
 
 // Condition is the Announced condition of a Service: who announces its
@@ -16,7 +18,7 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 		return false, s.Refusal.Reason, "no address is assigned: " + s.Refusal.Message
 	}
 	if len(s.Addresses) == 0 {
-		return false, "NoAddress", "an address is about to be assigned"
+		return false, string(ipam.NoAddress), "an address is about to be assigned"
 	}
 	announced, reason = true, "Announced"
 	var messages []string
