@@ -27,12 +27,14 @@ const ProviderName = "baremetal"
 // component names this program's clients to the API server.
 const component = "baremetal-load-balancer"
 
-// Options say which Services are ours.
+// Options say which Services are ours, and whether Nodes are.
 type Options struct {
 	// LoadBalancerClass is the class that asks for us by name.
 	LoadBalancerClass string
 	// RequireClass leaves Services without a class to another controller.
 	RequireClass bool
+	// InitializeNodes has InstancesV2, by which upstream initializes Nodes.
+	InitializeNodes bool
 }
 
 // Cloud implements cloudprovider.Interface and cloudprovider.InformerUser. The
@@ -43,7 +45,9 @@ type Cloud struct {
 	classes  *classes
 	balancer *balancer
 	view     *View
-	stop     <-chan struct{}
+	// instances is nil unless Nodes are to be initialized.
+	instances *instances
+	stop      <-chan struct{}
 }
 
 var (
@@ -57,7 +61,11 @@ func New(options Options) *Cloud {
 		options.LoadBalancerClass = v1alpha1.LoadBalancerClass
 	}
 	classes := newClasses(options)
-	return &Cloud{classes: classes, balancer: newBalancer(classes)}
+	cloud := &Cloud{classes: classes, balancer: newBalancer(classes)}
+	if options.InitializeNodes {
+		cloud.instances = &instances{}
+	}
+	return cloud
 }
 
 // Initialize makes the clients of our own kinds and of Events. The upstream gives
@@ -83,7 +91,11 @@ func (c *Cloud) connect(clientBuilder cloudprovider.ControllerClientBuilder) err
 	}
 	broadcaster := record.NewBroadcaster(record.WithContext(wait.ContextForChannel(c.stop)))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: core.CoreV1().Events("")})
-	c.balancer.notices.events = broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+	events := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+	c.balancer.notices.events = events
+	if c.instances != nil {
+		c.instances.events = events
+	}
 	lb, err := client.New(config)
 	if err != nil {
 		return err
@@ -127,8 +139,14 @@ func (c *Cloud) Services() *View { return c.view }
 // Instances is not supported.
 func (c *Cloud) Instances() (cloudprovider.Instances, bool) { return nil, false }
 
-// InstancesV2 is not supported: nodes need no initialisation by this provider.
-func (c *Cloud) InstancesV2() (cloudprovider.InstancesV2, bool) { return nil, false }
+// InstancesV2 is there to initialize Nodes, and only if Options ask for it: no
+// Node is touched otherwise.
+func (c *Cloud) InstancesV2() (cloudprovider.InstancesV2, bool) {
+	if c.instances == nil {
+		return nil, false
+	}
+	return c.instances, true
+}
 
 // Zones is not supported.
 func (c *Cloud) Zones() (cloudprovider.Zones, bool) { return nil, false }

@@ -1,5 +1,5 @@
 // Package baremetal is the cloud provider: cloudprovider.Interface for clusters
-// without a cloud. It has load balancers and nothing else.
+// without a cloud. It has load balancers, and instances only to initialize Nodes.
 //
 // The upstream service controller drives it. That controller sees Services
 // through a View, which shows it those that are ours, whatever their

@@ -3,13 +3,15 @@ package baremetal
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cloudproviderapi "k8s.io/cloud-provider/api"
 )
 
 // Trim drops from objects what neither this provider nor the upstream service
-// controller reads, before they are cached: a cluster's Nodes and Services are
-// most of a cloud-controller-manager's memory. It is a cache.TransformFunc for
-// the shared informers. What it drops never is a difference that a patch could
-// carry back, as both sides of upstream's patches come from the cache.
+// and node controllers read, before they are cached: a cluster's Nodes and
+// Services are most of a cloud-controller-manager's memory. It is a
+// cache.TransformFunc for the shared informers. What it drops never is a
+// difference that a patch could carry back, as both sides of upstream's patches
+// come from the cache; of upstream's updates differenceClient makes patches.
 func Trim(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Service:
@@ -23,6 +25,7 @@ func Trim(object any) (any, error) {
 			CreationTimestamp: o.CreationTimestamp,
 			DeletionTimestamp: o.DeletionTimestamp,
 			Labels:            o.Labels,
+			Annotations:       only(o.Annotations, cloudproviderapi.AnnotationAlphaProvidedIPAddr),
 		}
 		o.Status = corev1.NodeStatus{Addresses: o.Status.Addresses, Conditions: o.Status.Conditions}
 	case *corev1.Namespace:
@@ -34,4 +37,13 @@ func Trim(object any) (any, error) {
 		}
 	}
 	return object, nil
+}
+
+// only is the part of the annotations with the key.
+func only(annotations map[string]string, key string) map[string]string {
+	value, ok := annotations[key]
+	if !ok {
+		return nil
+	}
+	return map[string]string{key: value}
 }

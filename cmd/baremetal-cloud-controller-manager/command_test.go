@@ -33,7 +33,9 @@ func TestDefaults(t *testing.T) {
 
 func TestRefusedFlags(t *testing.T) {
 	for _, args := range [][]string{
-		{"--initialize-nodes"},
+		{"--initialize-nodes", "--controllers=*,-cloud-node-controller"},
+		{"--initialize-nodes", "--controllers=*,-cloud-node"},
+		{"--initialize-nodes", "--controllers=service-lb-controller"},
 		{"--service-cidrs=198.18.0.0/16"},
 		{"--load-balancer-class="},
 		{"--speaker-namespace="},
@@ -48,6 +50,20 @@ func TestRefusedFlags(t *testing.T) {
 		flag, _, _ := strings.Cut(args[0], "=")
 		if err := command.Execute(); err == nil || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%v: error %v; want one about %s", args, err, flag)
+		}
+	}
+}
+
+func TestInitializeNodesWithControllers(t *testing.T) {
+	for _, controllers := range []string{"*", "*,-service", "cloud-node,service", "cloud-node-controller"} {
+		options, err := defaultOptions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		options.Generic.Controllers = strings.Split(controllers, ",")
+		m := manager{options: options, flags: flags{speakerNamespace: "a", loadBalancerClass: "b", initializeNodes: true}}
+		if err := m.validate(); err != nil {
+			t.Errorf("--controllers=%s: %v", controllers, err)
 		}
 	}
 }

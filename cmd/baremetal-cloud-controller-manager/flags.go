@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/spf13/pflag"
+	cloudproviderapi "k8s.io/cloud-provider/api"
 	"k8s.io/cloud-provider/options"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
@@ -26,7 +27,7 @@ func (f *flags) addTo(set *pflag.FlagSet) {
 	set.StringVar(&f.speakerNamespace, "speaker-namespace", v1alpha1.DefaultNamespace, "Namespace of the speaker Pods.")
 	set.StringVar(&f.loadBalancerClass, "load-balancer-class", v1alpha1.LoadBalancerClass, "The spec.loadBalancerClass of Services to serve.")
 	set.BoolVar(&f.requireClass, "require-load-balancer-class", false, "Leave Services without a spec.loadBalancerClass to another controller.")
-	set.BoolVar(&f.initializeNodes, "initialize-nodes", false, "Initialize nodes whose kubelet runs with --cloud-provider=external. Not implemented yet.")
+	set.BoolVar(&f.initializeNodes, "initialize-nodes", false, "Initialize nodes whose kubelets run with --cloud-provider=external: give them a provider ID and the addresses of their --node-ip, and remove the taint "+cloudproviderapi.TaintExternalCloudProvider+". Needs the rights of manifests/overlays/initialize-nodes. Nodes are never deleted.")
 	set.StringSliceVar(&f.serviceCIDRs, "service-cidrs", nil, "Service CIDRs of clusters without ServiceCIDR objects, to announce ClusterIPs. Not implemented yet.")
 }
 
@@ -38,9 +39,6 @@ func (f *flags) validate() error {
 	}
 	if f.loadBalancerClass == "" {
 		errs = append(errs, errors.New("--load-balancer-class must not be empty"))
-	}
-	if f.initializeNodes {
-		errs = append(errs, errors.New("--initialize-nodes is not implemented yet: run the kubelets without --cloud-provider=external"))
 	}
 	if len(f.serviceCIDRs) > 0 {
 		errs = append(errs, errors.New("--service-cidrs is not implemented yet: remove it"))

@@ -12,6 +12,7 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/app"
 	"k8s.io/cloud-provider/app/config"
+	"k8s.io/cloud-provider/names"
 	"k8s.io/cloud-provider/options"
 	componentbase "k8s.io/component-base/config"
 	controllermanager "k8s.io/controller-manager/app"
@@ -53,6 +54,7 @@ func (m *manager) cloud(completed *config.CompletedConfig) cloudprovider.Interfa
 		return baremetal.New(baremetal.Options{
 			LoadBalancerClass: m.flags.loadBalancerClass,
 			RequireClass:      m.flags.requireClass,
+			InitializeNodes:   m.flags.initializeNodes,
 		}), nil
 	})
 	cloud, err := cloudprovider.InitCloudProvider(shared.Name, shared.CloudConfigFile)
@@ -122,15 +124,33 @@ func (m *manager) plan(cluster *rest.Config, election componentbase.LeaderElecti
 	})
 }
 
-// serviceController starts upstream's controller when this process leads.
-func (m *manager) serviceController(init app.ControllerInitContext, completed *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
-	start := baremetal.ServiceController(init, completed, cloud)
-	return func(ctx context.Context, c controllermanager.ControllerContext) (controller.Interface, bool, error) {
-		select {
-		case <-m.elected:
-			return start(ctx, c)
-		case <-m.ctx.Done():
-			return nil, false, nil
+// controllers are upstream's, by name. There is no cloud-node-lifecycle
+// controller among them, whatever the flags: it deletes Nodes.
+func (m *manager) controllers() map[string]app.ControllerInitFuncConstructor {
+	constructors := map[string]app.ControllerInitFuncConstructor{}
+	for name, constructor := range map[string]app.InitFuncConstructor{
+		names.ServiceLBController: baremetal.ServiceController,
+		names.CloudNodeController: baremetal.NodeController,
+	} {
+		constructors[name] = app.ControllerInitFuncConstructor{
+			InitContext: app.ControllerInitContext{ClientName: programName},
+			Constructor: m.whenElected(constructor),
+		}
+	}
+	return constructors
+}
+
+// whenElected starts upstream's controller when this process leads.
+func (m *manager) whenElected(constructor app.InitFuncConstructor) app.InitFuncConstructor {
+	return func(init app.ControllerInitContext, completed *config.CompletedConfig, cloud cloudprovider.Interface) app.InitFunc {
+		start := constructor(init, completed, cloud)
+		return func(ctx context.Context, c controllermanager.ControllerContext) (controller.Interface, bool, error) {
+			select {
+			case <-m.elected:
+				return start(ctx, c)
+			case <-m.ctx.Done():
+				return nil, false, nil
+			}
 		}
 	}
 }

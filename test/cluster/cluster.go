@@ -272,6 +272,12 @@ func (c *Cluster) WaitMessage(t testing.TB, service, want string) metav1.Conditi
 	return c.waitCondition(t, service, "message "+want, func(c metav1.Condition) bool { return strings.HasSuffix(c.Message, want) })
 }
 
+// WaitMention waits until a Service's Announced condition has the text.
+func (c *Cluster) WaitMention(t testing.TB, service, want string) metav1.Condition {
+	t.Helper()
+	return c.waitCondition(t, service, "mention of "+want, func(c metav1.Condition) bool { return strings.Contains(c.Message, want) })
+}
+
 func (c *Cluster) waitCondition(t testing.TB, service, what string, want func(metav1.Condition) bool) metav1.Condition {
 	t.Helper()
 	var condition metav1.Condition

@@ -40,8 +40,8 @@ func TestBGP(t *testing.T) {
 func serviceFirst(t *testing.T, c *cluster.Cluster) {
 	c.Apply(t, cluster.Service("web"))
 	condition := c.WaitCondition(t, "web", metav1.ConditionFalse)
-	if condition.Reason != "NoAddress" {
-		t.Errorf("reason %s, want NoAddress", condition.Reason)
+	if condition.Reason != "NoPool" {
+		t.Errorf("reason %s, want NoPool", condition.Reason)
 	}
 	c.Apply(t, cluster.Pool)
 	address := c.Address(t, "web")

@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,24 +71,38 @@ type compiledPolicy struct {
 	validating.Validator
 }
 
-// policies are those that a binding denies with, by name.
-func policies(t *testing.T) map[string]admissionregistrationv1.ValidatingAdmissionPolicy {
+// installations are the directories that install policies, with those whose
+// files they take.
+var installations = map[string][]string{
+	"base":                      {"base"},
+	"overlays/initialize-nodes": {"base", "overlays/initialize-nodes"},
+}
+
+// policies are those that an installation has and a binding denies with, by name.
+// A policy of an overlay takes the place of that of the base.
+func policies(t *testing.T, installation string) map[string]admissionregistrationv1.ValidatingAdmissionPolicy {
 	t.Helper()
 	all := map[string]admissionregistrationv1.ValidatingAdmissionPolicy{}
 	bound := map[string]bool{}
-	for _, obj := range load(t) {
-		switch obj.GetKind() {
-		case "ValidatingAdmissionPolicy":
-			policy := decode[admissionregistrationv1.ValidatingAdmissionPolicy](t, obj)
-			all[policy.Name] = policy
-		case "ValidatingAdmissionPolicyBinding":
-			binding := decode[admissionregistrationv1.ValidatingAdmissionPolicyBinding](t, obj)
-			for _, action := range binding.Spec.ValidationActions {
-				if action == admissionregistrationv1.Deny {
+	for _, directory := range installations[installation] {
+		for _, obj := range load(t) {
+			if filepath.Dir(obj.file) != filepath.Join(root, directory) {
+				continue
+			}
+			switch obj.GetKind() {
+			case "ValidatingAdmissionPolicy":
+				policy := decode[admissionregistrationv1.ValidatingAdmissionPolicy](t, obj)
+				all[policy.Name] = policy
+			case "ValidatingAdmissionPolicyBinding":
+				binding := decode[admissionregistrationv1.ValidatingAdmissionPolicyBinding](t, obj)
+				if slices.Contains(binding.Spec.ValidationActions, admissionregistrationv1.Deny) {
 					bound[binding.Spec.PolicyName] = true
 				}
 			}
 		}
+	}
+	if len(all) != 3 {
+		t.Errorf("%s has %d policies", installation, len(all))
 	}
 	for name, policy := range all {
 		if !bound[name] {
@@ -95,6 +111,16 @@ func policies(t *testing.T) map[string]admissionregistrationv1.ValidatingAdmissi
 		if policy.Spec.FailurePolicy == nil || *policy.Spec.FailurePolicy != admissionregistrationv1.Fail {
 			t.Errorf("%s: failurePolicy %v", name, policy.Spec.FailurePolicy)
 		}
+	}
+	return all
+}
+
+// compiled are the policies of an installation.
+func compiled(t *testing.T, installation string) []compiledPolicy {
+	t.Helper()
+	var all []compiledPolicy
+	for _, policy := range policies(t, installation) {
+		all = append(all, compiledPolicy{policy, compile(t, policy)})
 	}
 	return all
 }
@@ -110,12 +136,14 @@ func serviceAccount(name, node string) user.Info {
 	return info
 }
 
+// TestAdmissionPolicies is about what is the same in all installations.
 func TestAdmissionPolicies(t *testing.T) {
-	var compiled []compiledPolicy
-	for _, policy := range policies(t) {
-		compiled = append(compiled, compiledPolicy{policy, compile(t, policy)})
+	for installation := range installations {
+		t.Run(installation, func(t *testing.T) { testAdmissionPolicies(t, compiled(t, installation)) })
 	}
+}
 
+func testAdmissionPolicies(t *testing.T, compiled []compiledPolicy) {
 	var (
 		speaker   = serviceAccount("baremetal-speaker", "node1")
 		elsewhere = serviceAccount("baremetal-speaker", "node2")
@@ -270,15 +298,17 @@ func checkDecision(t *testing.T, name string, denials []string, want string) {
 // A policy that matches other resources than those RBAC lets its subject write
 // would guard nothing.
 func TestPoliciesMatchNodesAndTheirStatus(t *testing.T) {
-	for name, policy := range policies(t) {
-		got := map[string]bool{}
-		for _, rule := range policy.Spec.MatchConstraints.ResourceRules {
-			for _, resource := range rule.Resources {
-				got[resource] = true
+	for installation := range installations {
+		for name, policy := range policies(t, installation) {
+			got := map[string]bool{}
+			for _, rule := range policy.Spec.MatchConstraints.ResourceRules {
+				for _, resource := range rule.Resources {
+					got[resource] = true
+				}
 			}
-		}
-		if want := map[string]bool{"nodes": true, "nodes/status": true}; !maps.Equal(got, want) {
-			t.Errorf("%s matches %v", name, got)
+			if want := map[string]bool{"nodes": true, "nodes/status": true}; !maps.Equal(got, want) {
+				t.Errorf("%s: %s matches %v", installation, name, got)
+			}
 		}
 	}
 }

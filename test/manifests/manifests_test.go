@@ -92,11 +92,20 @@ func TestKustomizationsListTheirFiles(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		var kustomization struct{ Resources []string }
+		var kustomization struct {
+			Resources []string
+			Patches   []struct{ Path string }
+		}
 		if err := yaml.Unmarshal(data, &kustomization); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
-		for _, resource := range kustomization.Resources {
+		named := kustomization.Resources
+		for _, patch := range kustomization.Patches {
+			if patch.Path != "" {
+				named = append(named, patch.Path)
+			}
+		}
+		for _, resource := range named {
 			if _, err := os.Stat(filepath.Join(dir, resource)); err != nil {
 				t.Errorf("%s: %v", path, err)
 			}
@@ -106,7 +115,7 @@ func TestKustomizationsListTheirFiles(t *testing.T) {
 			return err
 		}
 		for _, file := range files {
-			if name := filepath.Base(file); name != "kustomization.yaml" && !slices.Contains(kustomization.Resources, name) {
+			if name := filepath.Base(file); name != "kustomization.yaml" && !slices.Contains(named, name) {
 				t.Errorf("%s does not list %s", path, name)
 			}
 		}
@@ -181,7 +190,6 @@ var rights = map[string][]string{
 	"ClusterRole baremetal-cloud-controller-manager: subjectaccessreviews": {"create"},
 	"Role baremetal-cloud-controller-manager: leases":                      {"create", "patch", "update"},
 
-	"ClusterRole baremetal-cloud-controller-manager-initialize-nodes: nodes":        {"update"},
 	"ClusterRole baremetal-cloud-controller-manager-initialize-nodes: nodes/status": {"patch"},
 
 	"ClusterRole baremetal-speaker: nodes": {"patch"},
