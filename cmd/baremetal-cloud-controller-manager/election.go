@@ -18,6 +18,8 @@ import (
 	componentbase "k8s.io/component-base/config"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/kubeapi"
 )
 
 const (
@@ -42,7 +44,7 @@ type election struct {
 	config componentbase.LeaderElectionConfiguration
 	leases coordination.LeaseInterface
 	lock   resourcelock.Interface
-	fence  *fence
+	fence  *kubeapi.Fence
 
 	// elected is closed when the Lease is held for the first time.
 	elected chan struct{}
@@ -59,7 +61,7 @@ type term struct {
 	acquired    metav1.MicroTime
 }
 
-func newElection(cluster *rest.Config, config componentbase.LeaderElectionConfiguration, events resourcelock.EventRecorder, fence *fence) (*election, error) {
+func newElection(cluster *rest.Config, config componentbase.LeaderElectionConfiguration, events resourcelock.EventRecorder, fence *kubeapi.Fence) (*election, error) {
 	cluster = rest.CopyConfig(cluster)
 	cluster.Timeout = config.RenewDeadline.Duration
 	client, err := kubernetes.NewForConfig(rest.AddUserAgent(cluster, "leader-election"))
@@ -85,7 +87,7 @@ func newElection(cluster *rest.Config, config componentbase.LeaderElectionConfig
 type renewals struct {
 	resourcelock.Interface
 	lasts time.Duration
-	fence *fence
+	fence *kubeapi.Fence
 }
 
 // Create implements resourcelock.Interface.
@@ -93,7 +95,7 @@ func (r renewals) Create(ctx context.Context, record resourcelock.LeaderElection
 	until := time.Now().Add(r.lasts)
 	err := r.Interface.Create(ctx, record)
 	if err == nil {
-		r.fence.renewed(until)
+		r.fence.Renewed(until)
 	}
 	return err
 }
@@ -103,7 +105,7 @@ func (r renewals) Update(ctx context.Context, record resourcelock.LeaderElection
 	until := time.Now().Add(r.lasts)
 	err := r.Interface.Update(ctx, record)
 	if err == nil {
-		r.fence.renewed(until)
+		r.fence.Renewed(until)
 	}
 	return err
 }
@@ -174,7 +176,7 @@ func (e *election) lead(ctx context.Context) error {
 		e.term.transitions != now.transitions || !e.term.acquired.Equal(&now.acquired) {
 		return errDeposed
 	}
-	e.fence.open()
+	e.fence.Open()
 	e.once.Do(func() { close(e.elected) })
 	return nil
 }
@@ -183,7 +185,7 @@ func (e *election) lead(ctx context.Context) error {
 func (e *election) pause() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.fence.pause()
+	e.fence.Pause()
 }
 
 // resign stops all writes and waits for those that have begun. Where that takes
@@ -191,7 +193,7 @@ func (e *election) pause() {
 func (e *election) resign() {
 	ctx, cancel := context.WithTimeout(context.Background(), resignTimeout)
 	defer cancel()
-	if err := e.fence.close(ctx); err != nil {
+	if err := e.fence.Close(ctx); err != nil {
 		klog.ErrorS(err, "Writes are still under way; the Lease is left to run out")
 		klog.FlushAndExit(klog.ExitFlushTimeout, 1)
 	}

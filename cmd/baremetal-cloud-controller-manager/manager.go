@@ -35,7 +35,7 @@ type manager struct {
 	beside *errgroup.Group
 
 	// fence holds back upstream's writes unless this process leads.
-	fence fence
+	fence kubeapi.Fence
 	// elected is closed when this process leads for the first time.
 	elected <-chan struct{}
 }
@@ -73,7 +73,7 @@ func (m *manager) cloud(completed *config.CompletedConfig) cloudprovider.Interfa
 func (m *manager) connect(completed *config.CompletedConfig) *rest.Config {
 	kubeapi.Patient(completed.Kubeconfig)
 	unfenced := rest.CopyConfig(completed.Kubeconfig)
-	completed.Kubeconfig.Wrap(m.fence.wrap)
+	completed.Kubeconfig.Wrap(m.fence.Wrap)
 	completed.VersionedClient = completed.ClientBuilder.ClientOrDie("shared-informers")
 	resync := completed.ComponentConfig.Generic.MinResyncPeriod.Duration
 	completed.SharedInformers = informers.NewSharedInformerFactoryWithOptions(completed.VersionedClient,
@@ -91,7 +91,7 @@ func (m *manager) elect(unfenced *rest.Config, completed *config.CompletedConfig
 	if !settings.LeaderElect {
 		close(elected)
 		m.elected = elected
-		m.fence.open()
+		m.fence.Open()
 		return nil
 	}
 	completed.ComponentConfig.Generic.LeaderElection.LeaderElect = false

@@ -1,24 +1,24 @@
-package main
+package kubeapi
 
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"sync"
 	"time"
 )
 
-// errFenced answers requests that would write while this process may not.
-var errFenced = errors.New("the program does not lead: it does not write")
+// ErrFenced answers requests that would write while this process may not.
+var ErrFenced = errors.New("the program does not lead: it does not write")
 
 // fencePatience is how long a write waits for a fence that may open again. It
 // is longer than getting a Lease back takes once the API server is there.
 const fencePatience = 5 * time.Second
 
-// fence holds back writes to the API server unless this process leads:
-// upstream's workers cannot be stopped, and a leader without a Lease must not
-// write. The zero value holds back; it is safe for concurrent use.
-type fence struct {
+// Fence holds back writes to the API server unless this process leads: workers
+// cannot be stopped at once, and a leader without a Lease must not write. The zero value holds back; it is safe for concurrent use.
+type Fence struct {
 	mu      sync.Mutex
 	state   fenceState
 	until   time.Time     // when others may take the Lease; zero without one
@@ -34,13 +34,13 @@ const (
 	fenceClosed                   // for good: writes fail
 )
 
-// wrap is a transport.WrapperFunc.
-func (f *fence) wrap(next http.RoundTripper) http.RoundTripper {
+// Wrap is a transport.WrapperFunc.
+func (f *Fence) Wrap(next http.RoundTripper) http.RoundTripper {
 	return fenced{fence: f, next: next}
 }
 
-// open lets writes pass, unless the fence is closed.
-func (f *fence) open() {
+// Open lets writes pass, unless the fence is closed.
+func (f *Fence) Open() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.state == fenceClosed {
@@ -50,10 +50,10 @@ func (f *fence) open() {
 	f.wakeLocked()
 }
 
-// renewed lets writes pass until then, if the fence is open. A process that was
+// Renewed lets writes pass until then, if the fence is open. A process that was
 // stopped, or got no CPU, does not know at first that it lost the Lease: the clock
 // tells it.
-func (f *fence) renewed(until time.Time) {
+func (f *Fence) Renewed(until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.until = until
@@ -62,8 +62,8 @@ func (f *fence) renewed(until time.Time) {
 	}
 }
 
-// pause makes new writes wait, for a moment.
-func (f *fence) pause() {
+// Pause makes new writes wait, for a moment.
+func (f *Fence) Pause() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.state == fenceOpen {
@@ -71,9 +71,9 @@ func (f *fence) pause() {
 	}
 }
 
-// close lets no new write begin, ever, and waits for those that have. The error
+// Close lets no new write begin, ever, and waits for those that have. The error
 // is that of a context that ends before.
-func (f *fence) close(ctx context.Context) error {
+func (f *Fence) Close(ctx context.Context) error {
 	f.mu.Lock()
 	f.state = fenceClosed
 	f.wakeLocked()
@@ -91,15 +91,16 @@ func (f *fence) close(ctx context.Context) error {
 	}
 }
 
-func (f *fence) wakeLocked() {
+func (f *Fence) wakeLocked() {
 	if f.opened != nil {
 		close(f.opened)
 		f.opened = nil
 	}
 }
 
-// enter begins a write; while the fence is paused it waits for a while.
-func (f *fence) enter(ctx context.Context) error {
+// enter begins a write; while the fence is paused it waits for a while. The write
+// must have been sent before the time that it returns; zero means no limit.
+func (f *Fence) enter(ctx context.Context) (until time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fencePatience)
 	defer cancel()
 	for {
@@ -107,11 +108,12 @@ func (f *fence) enter(ctx context.Context) error {
 		switch {
 		case f.state == fenceOpen && (f.until.IsZero() || time.Now().Before(f.until)):
 			f.writing.Add(1)
+			until = f.until
 			f.mu.Unlock()
-			return nil
+			return until, nil
 		case f.state == fenceClosed:
 			f.mu.Unlock()
-			return errFenced
+			return until, ErrFenced
 		}
 		if f.opened == nil {
 			f.opened = make(chan struct{})
@@ -121,27 +123,51 @@ func (f *fence) enter(ctx context.Context) error {
 		select {
 		case <-opened:
 		case <-ctx.Done():
-			return errFenced
+			return until, ErrFenced
 		}
 	}
 }
 
 type fenced struct {
-	fence *fence
+	fence *Fence
 	next  http.RoundTripper
 }
 
 // RoundTrip implements http.RoundTripper. A write has ended when the answer's
-// header is there: it is done then, or refused.
+// header is there: it is done then, or refused. One that waits for a connection
+// is given up when the Lease would end: later it might meet another leader's.
 func (t fenced) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.Method == http.MethodGet || request.Method == http.MethodHead {
 		return t.next.RoundTrip(request)
 	}
-	if err := t.fence.enter(request.Context()); err != nil {
+	until, err := t.fence.enter(request.Context())
+	if err != nil {
 		return nil, err
 	}
 	defer t.fence.writing.Done()
-	return t.next.RoundTrip(request)
+	if until.IsZero() {
+		return t.next.RoundTrip(request)
+	}
+	ctx, cancel := context.WithDeadline(request.Context(), until)
+	response, err := t.next.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	response.Body = &endingBody{ReadCloser: response.Body, end: cancel}
+	return response, nil
+}
+
+// endingBody ends the context of a request when its answer is read.
+type endingBody struct {
+	io.ReadCloser
+	end context.CancelFunc
+}
+
+// Close implements io.Closer.
+func (b *endingBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
 }
 
 // WrappedRoundTripper implements net.RoundTripperWrapper.
