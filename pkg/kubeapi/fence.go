@@ -98,9 +98,8 @@ func (f *Fence) wakeLocked() {
 	}
 }
 
-// enter begins a write; while the fence is paused it waits for a while. The write
-// must have been sent before the time that it returns; zero means no limit.
-func (f *Fence) enter(ctx context.Context) (until time.Time, err error) {
+// enter begins a write; while the fence is paused it waits for a while.
+func (f *Fence) enter(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fencePatience)
 	defer cancel()
 	for {
@@ -108,12 +107,11 @@ func (f *Fence) enter(ctx context.Context) (until time.Time, err error) {
 		switch {
 		case f.state == fenceOpen && (f.until.IsZero() || time.Now().Before(f.until)):
 			f.writing.Add(1)
-			until = f.until
 			f.mu.Unlock()
-			return until, nil
+			return nil
 		case f.state == fenceClosed:
 			f.mu.Unlock()
-			return until, ErrFenced
+			return ErrFenced
 		}
 		if f.opened == nil {
 			f.opened = make(chan struct{})
@@ -123,7 +121,7 @@ func (f *Fence) enter(ctx context.Context) (until time.Time, err error) {
 		select {
 		case <-opened:
 		case <-ctx.Done():
-			return until, ErrFenced
+			return ErrFenced
 		}
 	}
 }
@@ -135,33 +133,55 @@ type fenced struct {
 
 // RoundTrip implements http.RoundTripper. A write has ended when the answer's
 // header is there: it is done then, or refused. One that waits for a connection
-// is given up when the Lease would end: later it might meet another leader's.
+// is given up when the Lease ends: later it might meet another leader's.
 func (t fenced) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.Method == http.MethodGet || request.Method == http.MethodHead {
 		return t.next.RoundTrip(request)
 	}
-	until, err := t.fence.enter(request.Context())
-	if err != nil {
+	if err := t.fence.enter(request.Context()); err != nil {
 		return nil, err
 	}
 	defer t.fence.writing.Done()
-	if until.IsZero() {
-		return t.next.RoundTrip(request)
-	}
-	ctx, cancel := context.WithDeadline(request.Context(), until)
+	ctx, cancel := context.WithCancelCause(request.Context())
+	stop := t.fence.whenExpired(func() { cancel(ErrFenced) })
 	response, err := t.next.RoundTrip(request.WithContext(ctx))
+	stop()
 	if err != nil {
-		cancel()
+		cancel(err)
 		return nil, err
 	}
-	response.Body = &endingBody{ReadCloser: response.Body, end: cancel}
+	response.Body = &endingBody{ReadCloser: response.Body, end: func() { cancel(nil) }}
 	return response, nil
+}
+
+// whenExpired calls f when the Lease has run out, unless stop is called before.
+func (f *Fence) whenExpired(expired func()) (stop func()) {
+	var timer *time.Timer
+	timer = time.AfterFunc(time.Hour, func() {
+		if left := f.left(); left > 0 {
+			timer.Reset(left)
+			return
+		}
+		expired()
+	})
+	timer.Reset(f.left())
+	return func() { timer.Stop() }
+}
+
+// left is how long the Lease is ours; an hour without one.
+func (f *Fence) left() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.until.IsZero() {
+		return time.Hour
+	}
+	return time.Until(f.until)
 }
 
 // endingBody ends the context of a request when its answer is read.
 type endingBody struct {
 	io.ReadCloser
-	end context.CancelFunc
+	end func()
 }
 
 // Close implements io.Closer.

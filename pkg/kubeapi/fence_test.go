@@ -63,8 +63,7 @@ func TestFencePaused(t *testing.T) {
 		}
 		waiting := make(chan error)
 		go func() {
-			_, err := f.enter(t.Context())
-			waiting <- err
+			waiting <- f.enter(t.Context())
 		}()
 		synctest.Wait()
 		f.Open()
@@ -73,8 +72,7 @@ func TestFencePaused(t *testing.T) {
 		}
 		f.Pause()
 		go func() {
-			_, err := f.enter(t.Context())
-			waiting <- err
+			waiting <- f.enter(t.Context())
 		}()
 		synctest.Wait()
 		f.writing.Done()
@@ -98,7 +96,7 @@ func TestFenceExpires(t *testing.T) {
 		var f Fence
 		f.Open()
 		f.Renewed(time.Now().Add(3 * time.Second))
-		if _, err := f.enter(t.Context()); err != nil {
+		if err := f.enter(t.Context()); err != nil {
 			t.Fatalf("within the Lease: %v", err)
 		}
 		f.writing.Done()
@@ -108,7 +106,7 @@ func TestFenceExpires(t *testing.T) {
 			time.Sleep(time.Second)
 			f.Renewed(time.Now().Add(3 * time.Second))
 		}()
-		if _, err := f.enter(t.Context()); err != nil || time.Since(begin) != time.Second {
+		if err := f.enter(t.Context()); err != nil || time.Since(begin) != time.Second {
 			t.Fatalf("passed after %v (%v); want 1s, when the Lease was renewed", time.Since(begin), err)
 		}
 		f.writing.Done()
@@ -124,7 +122,7 @@ type stuck struct{}
 
 func (stuck) RoundTrip(request *http.Request) (*http.Response, error) {
 	<-request.Context().Done()
-	return nil, request.Context().Err()
+	return nil, context.Cause(request.Context())
 }
 
 func TestFencedWriteIsNotSentLate(t *testing.T) {
@@ -137,8 +135,12 @@ func TestFencedWriteIsNotSentLate(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		if _, err := f.Wrap(stuck{}).RoundTrip(request); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 3*time.Second {
-			t.Errorf("given up after %v (%v); want 3s", time.Since(begin), err)
+		go func() {
+			time.Sleep(2 * time.Second)
+			f.Renewed(time.Now().Add(3 * time.Second))
+		}()
+		if _, err := f.Wrap(stuck{}).RoundTrip(request); !errors.Is(err, ErrFenced) || time.Since(begin) != 5*time.Second {
+			t.Errorf("given up after %v (%v); want 5s, when the Lease ended", time.Since(begin), err)
 		}
 	})
 }

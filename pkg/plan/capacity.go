@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
 )
 
@@ -47,28 +50,72 @@ func overlap(conflicts []ipam.Conflict) string {
 func (c *computation) countAddresses(result *Plan) {
 	allocated := make(map[string]int64)
 	counted := make(map[netip.Addr]bool)
-	for _, svc := range c.state.Services {
-		for _, ingress := range svc.Status.LoadBalancer.Ingress {
-			addr, err := parseAddr(ingress.IP)
-			if err != nil || counted[addr] {
-				continue
-			}
-			counted[addr] = true
-			if name, ok := c.index.Of(addr); ok {
-				allocated[name]++
-			}
+	for _, addr := range c.state.addresses() {
+		if counted[addr] {
+			continue
+		}
+		counted[addr] = true
+		if name, ok := c.index.Of(addr); ok {
+			allocated[name]++
 		}
 	}
 	for i := range result.Pools {
 		p := &result.Pools[i]
-		capacity := c.index.Get(p.Name).Capacity()
+		compiled := c.index.Get(p.Name)
+		capacity := compiled.Capacity()
 		used := big.NewInt(allocated[p.Name])
 		available := new(big.Int).Sub(capacity, used)
 		if available.Sign() < 0 { // addresses of an avoidBuggyIPs pool that were given before
 			available.SetInt64(0)
 		}
 		p.Capacity, p.Allocated, p.Available = capacity.String(), used.String(), available.String()
+		p.InUse = used.Sign() > 0
+		if compiled.Object().DeletionTimestamp != nil {
+			problem := Problem{"Deleting", deleting(p.Allocated, holders(c.index, c.state.Services, p.Name))}
+			p.Problems = append([]Problem{problem}, p.Problems...)
+		}
 	}
+}
+
+// InUse reports whether one of the Services, also one on its way out, shows an
+// address of the pool of that name. It is Pool.InUse for those who have newer
+// objects than the plan was made of.
+func InUse(pools []*v1alpha1.AddressPool, services []*corev1.Service, name string) bool {
+	return len(holders(ipam.Compile(pools), services, name)) > 0
+}
+
+// holders are the Services that show an address of the pool, as NAMESPACE/NAME,
+// sorted.
+func holders(index *ipam.Pools, services []*corev1.Service, pool string) []string {
+	var holders []string
+	for _, svc := range services {
+		if slices.ContainsFunc(svc.Status.LoadBalancer.Ingress, func(ingress corev1.LoadBalancerIngress) bool {
+			addr, err := parseAddr(ingress.IP)
+			if err != nil {
+				return false
+			}
+			name, ok := index.Of(addr)
+			return ok && name == pool
+		}) {
+			holders = append(holders, svc.Namespace+"/"+svc.Name)
+		}
+	}
+	slices.Sort(holders)
+	return holders
+}
+
+// deleting says what the deletion of a pool waits for, and what to do.
+func deleting(allocated string, holders []string) string {
+	const most = 5
+	if len(holders) == 0 {
+		return "is being deleted, and no Service has an address of it any more; if it stays, see its metadata.finalizers"
+	}
+	names := strings.Join(holders[:min(most, len(holders))], ", ")
+	if more := len(holders) - most; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("is being deleted, which waits until its addresses are released (%s in use, by Services %s); nothing new is assigned from it, and what is in use stays announced. Delete these Services, or let them name another pool (annotation %s)",
+		allocated, names, v1alpha1.ServicePool)
 }
 
 // Summary is the reason and the message of a Ready condition: the first

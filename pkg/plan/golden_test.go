@@ -25,7 +25,13 @@ func TestGolden(t *testing.T) {
 	for _, dump := range dumps {
 		t.Run(strings.TrimSuffix(filepath.Base(dump), ".yaml"), func(t *testing.T) {
 			s := readDump(t, dump)
-			got := Compute(s).String()
+			p := Compute(s)
+			for i := range p.Services {
+				if announced, _, _ := p.Services[i].Condition(); announced != p.Services[i].Announced() {
+					t.Errorf("Service %s: Announced() is not what its condition says", p.Services[i].Name)
+				}
+			}
+			got := p.String()
 			expected := strings.TrimSuffix(dump, ".yaml") + ".txt"
 			if *update {
 				if err := os.WriteFile(expected, []byte(got), 0o644); err != nil {

@@ -41,6 +41,25 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 	return announced, reason, strings.Join(messages, "; ")
 }
 
+// Announced reports whether somebody announces each of the Service's addresses: the
+// status of its condition, without the words.
+func (s *Service) Announced() bool {
+	for i := range s.Addresses {
+		if !s.Addresses[i].announced() {
+			return false
+		}
+	}
+	return len(s.Addresses) > 0
+}
+
+func (a *Address) announced() bool {
+	if a.Problem != nil {
+		return false
+	}
+	reaches := func(n NodeVerdict) bool { return n.Verdict.announces() && !n.CutOff }
+	return slices.ContainsFunc(a.BGP, reaches) || a.Layer2 != nil && a.Layer2.answers()
+}
+
 // Warnings are for Events: what other hosts on the LAN do to the Service's
 // addresses, and which of these are on their way out of all pools.
 func (s *Service) Warnings() []Problem {
@@ -67,7 +86,7 @@ func (a *Address) outside() *Problem {
 	switch {
 	case a.pool == nil:
 		return nil
-	case a.pool.former():
+	case a.Pool == "":
 		return &Problem{"OutsidePools", fmt.Sprintf("lies in no AddressPool any more (the last one was %q); it is kept and announced as before: add it to a pool, or delete the Service", a.pool.name)}
 	case a.pool.object.DeletionTimestamp != nil:
 		return &Problem{"PoolDeleting", fmt.Sprintf("AddressPool %q is being deleted, which waits for this address; it is kept and announced until the Service is deleted or asks for another one", a.pool.name)}
@@ -135,6 +154,11 @@ func (a *Address) bgpProblem() *Problem {
 		return &Problem{"NoSession", fmt.Sprintf("assigned to %s, but no BGP session is up there; see the BGPPeers", names(hops))}
 	}
 	return nil
+}
+
+// answers reports whether the owner answers for the address.
+func (o *Ownership) answers() bool {
+	return o.owner >= 0 && o.verdict.announces() && (o.Conflict == nil || !o.Conflict.Held)
 }
 
 func (o *Ownership) problem() *Problem {

@@ -223,6 +223,9 @@ type Pool struct {
 	Name string
 	// Capacity, Allocated and Available are decimal numbers of addresses.
 	Capacity, Allocated, Available string
+	// InUse means that some Service, also one on its way out, shows an address of
+	// the pool.
+	InUse bool
 	// Problems of the pool; none means Ready.
 	Problems []Problem
 }

@@ -299,7 +299,8 @@ func withoutCondition(object any) any {
 }
 
 // withoutVersion is a shallow copy without the fields that change with every
-// write, for comparing.
+// write, and without those that are compared by the statuses' writer, for
+// comparing.
 func withoutVersion(object any) any {
 	switch o := object.(type) {
 	case *corev1.Node:
@@ -320,7 +321,7 @@ func withoutVersion(object any) any {
 		return &shallow
 	case *v1alpha1.AddressPool:
 		shallow := *o
-		shallow.ResourceVersion, shallow.Status = "", v1alpha1.AddressPoolStatus{}
+		shallow.ResourceVersion, shallow.Finalizers, shallow.Status = "", nil, v1alpha1.AddressPoolStatus{}
 		return &shallow
 	case *v1alpha1.BGPPeer:
 		shallow := *o

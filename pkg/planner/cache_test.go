@@ -207,6 +207,8 @@ func TestWhatWakesThePlanner(t *testing.T) {
 		"a speaker Pod's readiness":         {update: changed(fullPod, func(p *corev1.Pod) { p.Status.Conditions[1].Status = corev1.ConditionFalse }), want: true},
 		"a speaker Pod's end":               {update: changed(fullPod, func(p *corev1.Pod) { p.DeletionTimestamp = ptr.To(metav1.Unix(3e9, 0)) }), want: true},
 		"an AddressPool's status":           {update: changed(fullPool, func(p *v1alpha1.AddressPool) { p.Status.Allocated = "1" })},
+		"an AddressPool's finalizers":       {update: changed(fullPool, func(p *v1alpha1.AddressPool) { p.Finalizers = []string{v1alpha1.PoolInUse} })},
+		"an AddressPool's deletion":         {update: changed(fullPool, func(p *v1alpha1.AddressPool) { p.DeletionTimestamp = ptr.To(metav1.Unix(3e9, 0)) }), want: true},
 		"an AddressPool's addresses":        {update: changed(fullPool, func(p *v1alpha1.AddressPool) { p.Spec.Addresses = nil }), want: true},
 		"a BGPPeer's status":                {update: changed(fullPeer, func(p *v1alpha1.BGPPeer) { p.Status.Established = 1 })},
 		"a BGPPeer's address":               {update: changed(fullPeer, func(p *v1alpha1.BGPPeer) { p.Spec.PeerAddress = "192.0.2.2" }), want: true},

@@ -69,6 +69,13 @@ func (c *cluster) clean() {
 	}
 	fail(c.CoreV1().Nodes().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 	fail(c.CoordinationV1().Leases(metav1.NamespaceDefault).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	pools, err := c.pools.List(ctx, metav1.ListOptions{})
+	fail(err)
+	for i := range pools.Items {
+		// The planner, which takes its finalizer off, has ended.
+		_, err := c.pools.Patch(ctx, pools.Items[i].GetName(), types.MergePatchType, []byte(`{"metadata": {"finalizers": null}}`), metav1.PatchOptions{})
+		fail(err)
+	}
 	fail(c.pools.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 	fail(c.peers.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 }
@@ -112,7 +119,8 @@ func (c *cluster) start(identity string, leaderElect bool) running {
 type writes struct {
 	mu    sync.Mutex
 	seen  []string
-	lease bool // asked for the Lease
+	times []time.Time // of those seen
+	lease bool        // asked for the Lease
 }
 
 func (w *writes) wrap(next http.RoundTripper) http.RoundTripper {
@@ -123,6 +131,7 @@ func (w *writes) wrap(next http.RoundTripper) http.RoundTripper {
 			w.lease = true
 		case r.Method != http.MethodGet:
 			w.seen = append(w.seen, r.Method+" "+r.URL.Path)
+			w.times = append(w.times, time.Now())
 		}
 		w.mu.Unlock()
 		return next.RoundTrip(r)
@@ -133,6 +142,19 @@ func (w *writes) all() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.seen)
+}
+
+// of are the times of the requests that are equal to one.
+func (w *writes) of(request string) []time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var times []time.Time
+	for i, seen := range w.seen {
+		if seen == request {
+			times = append(times, w.times[i])
+		}
+	}
+	return times
 }
 
 func (w *writes) askedForLease() bool {

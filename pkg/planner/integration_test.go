@@ -30,6 +30,10 @@ func TestPlanner(t *testing.T) {
 	t.Run("repair", func(t *testing.T) { testRepair(newCluster(t, server)) })
 	t.Run("replaced objects", func(t *testing.T) { testReplaced(newCluster(t, server)) })
 	t.Run("many conditions", func(t *testing.T) { testManyConditions(newCluster(t, server)) })
+	t.Run("pools in churn", func(t *testing.T) { testPoolsInChurn(newCluster(t, server)) })
+	t.Run("deleting pools", func(t *testing.T) { testDeletingPools(newCluster(t, server)) })
+	t.Run("finalizers of others", func(t *testing.T) { testFinalizersOfOthers(newCluster(t, server)) })
+	t.Run("events", func(t *testing.T) { testEvents(newCluster(t, server)) })
 	t.Run("handover", func(t *testing.T) { testHandover(newCluster(t, server)) })
 	outage := func() {
 		server.Kill()

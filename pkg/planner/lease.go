@@ -10,6 +10,8 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/kubeapi"
 )
 
 // LeaseName is the name of the planner's Lease.
@@ -32,6 +34,7 @@ const (
 // lead works while it holds the Lease, again and again, until the context ends.
 func (p *planner) lead(ctx context.Context, work func(context.Context) error) error {
 	if !p.config.LeaderElect {
+		p.fence.Open()
 		return work(ctx)
 	}
 	for ctx.Err() == nil {
@@ -57,9 +60,9 @@ func (p *planner) leadOnce(ctx context.Context, work func(context.Context) error
 	elected := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Name: LeaseName,
-		Lock: &termLock{expiry: expiry, Interface: &resourcelock.LeaseLock{
+		Lock: &termLock{expiry: expiry, fence: p.fence, Interface: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: p.config.LeaseNamespace, Name: LeaseName},
-			Client:     p.client.CoordinationV1(),
+			Client:     p.leases,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: p.config.Identity},
 		}},
 		LeaseDuration:   leaseDuration,
@@ -80,7 +83,9 @@ func (p *planner) leadOnce(ctx context.Context, work func(context.Context) error
 		select {
 		case leading := <-elected:
 			defer context.AfterFunc(leading, stop)()
+			p.fence.Open()
 			defer klog.InfoS("No longer planning: the Lease is given up or lost")
+			defer p.fence.Pause()
 			return work(working)
 		case <-working.Done():
 		case <-electing.Done():
@@ -98,6 +103,7 @@ func (p *planner) leadOnce(ctx context.Context, work func(context.Context) error
 type termLock struct {
 	resourcelock.Interface
 	expiry *time.Timer
+	fence  *kubeapi.Fence
 	holder string // as last read; only the elector's goroutine uses it
 }
 
@@ -126,6 +132,7 @@ func (l *termLock) renew(record resourcelock.LeaderElectionRecord, write func() 
 	end := time.Now().Add(term)
 	err := write()
 	if err == nil && record.HolderIdentity != "" {
+		l.fence.Renewed(end)
 		l.expiry.Reset(time.Until(end))
 	}
 	return err

@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/kubeapi"
 )
 
 // elected is a planner that only competes for the Lease.
@@ -30,7 +32,8 @@ type elected struct {
 func (e *elected) run(ctx context.Context) error {
 	p := &planner{
 		config: Config{LeaderElect: true, LeaseNamespace: "default", Identity: e.name},
-		client: e.client,
+		leases: e.client.CoordinationV1(),
+		fence:  &kubeapi.Fence{},
 	}
 	return p.lead(ctx, func(ctx context.Context) error {
 		if e.works.Add(1) > 1 {

@@ -2,11 +2,15 @@ package planner
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
 
@@ -55,7 +59,9 @@ func TestConflictsBecomeEventsOnce(t *testing.T) {
 		{conflicts: []announce.Conflict{{Address: conflict.Address, Interface: "eth0", MAC: conflict.MAC}}, want: "AddressClaimed"},
 	} {
 		s := state(test.conflicts...)
-		n.tell(plan.Compute(s), s.Services)
+		if next := n.tell(plan.Compute(s), s); !next.IsZero() {
+			t.Errorf("step %d: more is due at %v", step, next)
+		}
 		got := ""
 		select {
 		case got = <-recorder.Events:
@@ -64,5 +70,148 @@ func TestConflictsBecomeEventsOnce(t *testing.T) {
 		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
 			t.Errorf("step %d: Event %q, want %q", step, got, test.want)
 		}
+	}
+}
+
+// unannounced is a plan, and the state it is of, in which no node announces the
+// addresses of Services, each given as NAME=VERDICT.
+func unannounced(now time.Time, services ...string) (*plan.Plan, *plan.State) {
+	p, s := &plan.Plan{}, &plan.State{Now: now}
+	for _, text := range services {
+		name, verdict, _ := strings.Cut(text, "=")
+		s.Services = append(s.Services, serviceAt(1, name))
+		p.Services = append(p.Services, plan.Service{Namespace: "default", Name: name, Addresses: []plan.Address{{
+			Range: announce.Single(netip.MustParseAddr("203.0.113.1")),
+			BGP:   []plan.NodeVerdict{{Node: "a", Verdict: plan.Verdict(verdict)}},
+		}}})
+	}
+	return p, s
+}
+
+// events takes what a recorder has, without the messages.
+func events(recorder *record.FakeRecorder) []string {
+	var reasons []string
+	for {
+		select {
+		case text := <-recorder.Events:
+			reasons = append(reasons, strings.Fields(text)[1])
+		default:
+			return reasons
+		}
+	}
+}
+
+func TestAnAddressThatNobodyAnnouncesBecomesAnEvent(t *testing.T) {
+	recorder := record.NewFakeRecorder(10)
+	n := newNotices(recorder)
+	began := time.Unix(1e9, 0)
+	for _, step := range []struct {
+		at       time.Duration
+		services []string
+		want     []string
+		next     time.Duration // 0 for never
+	}{
+		{at: 0, services: []string{"web=NoEndpoint"}, next: settling},
+		{at: time.Second, services: []string{"web=NoEndpoint", "api=NoPeer"}, next: settling},
+		{at: settling, services: []string{"web=NoEndpoint", "api=NoPeer"}, want: []string{"NoEndpoint"}, next: time.Second + settling},
+		{at: settling + 500*time.Millisecond, services: []string{"web=NoEndpoint", "api=Announces"}},
+		{at: time.Hour, services: []string{"web=NoEndpoint"}},
+		{at: 2 * time.Hour, services: []string{"web=NotReady"}, next: 2*time.Hour + settling},
+		{at: 2*time.Hour + settling, services: []string{"web=NotReady"}, want: []string{"NotReady"}},
+		{at: 3 * time.Hour, services: []string{"web=Announces"}},
+		{at: 4 * time.Hour, services: []string{"web=NotReady"}, next: 4*time.Hour + settling},
+		{at: 5 * time.Hour, services: []string{"web=NotReady"}, want: []string{"NotReady"}},
+	} {
+		next := n.tell(unannounced(began.Add(step.at), step.services...))
+		if got := events(recorder); !slices.Equal(got, step.want) {
+			t.Errorf("after %v: Events %q; want %q", step.at, got, step.want)
+		}
+		if step.next == 0 && !next.IsZero() || step.next > 0 && !next.Equal(began.Add(step.next)) {
+			t.Errorf("after %v: the next is due after %v; want %v", step.at, next.Sub(began), step.next)
+		}
+	}
+
+	// A Service that waits for an address is told by those who assign.
+	p, s := unannounced(began, "web=NoPeer")
+	p.Services[0].Addresses = nil
+	if next := newNotices(recorder).tell(p, s); !next.IsZero() {
+		t.Errorf("a Service without an address: due at %v", next)
+	}
+}
+
+func TestEventsOfAnUnannouncedAddressSayWhatItsConditionSays(t *testing.T) {
+	recorder := record.NewFakeRecorder(1)
+	n := newNotices(recorder)
+	n.tell(unannounced(time.Unix(1e9, 0), "web=Excluded"))
+	p, s := unannounced(time.Unix(1e9, 0).Add(settling), "web=Excluded")
+	n.tell(p, s)
+	_, _, message := p.Services[0].Condition()
+	if got, want := <-recorder.Events, "Warning Excluded "+message; got != want {
+		t.Errorf("Event %q; want %q", got, want)
+	}
+}
+
+// TestMassFailuresWriteFewEvents: the conditions tell the rest.
+func TestMassFailuresWriteFewEvents(t *testing.T) {
+	recorder := record.NewFakeRecorder(3000)
+	n := newNotices(recorder)
+	var services []string
+	for i := range 2000 {
+		services = append(services, fmt.Sprintf("s%04d=NoSpeaker", i))
+	}
+	began := time.Now()
+	n.tell(unannounced(began, services...))
+	if next := n.tell(unannounced(began.Add(settling), services...)); !next.IsZero() {
+		t.Errorf("more is due at %v", next)
+	}
+	if got := len(events(recorder)); got != eventBurst {
+		t.Errorf("%d Events; want %d", got, eventBurst)
+	}
+	n.tell(unannounced(began.Add(time.Hour), services...))
+	if got := events(recorder); len(got) > 0 {
+		t.Errorf("what was left out comes later: %d Events", len(got))
+	}
+	n.tell(unannounced(began.Add(2*time.Hour), "web=NoPeer"))
+	n.tell(unannounced(began.Add(3*time.Hour), "web=NoPeer"))
+	if got := events(recorder); !slices.Equal(got, []string{"NoPeer"}) {
+		t.Errorf("later on: Events %q", got)
+	}
+}
+
+// TestANewLeaderDoesNotRepeatEvents: the conditions show what its predecessor
+// told.
+func TestANewLeaderDoesNotRepeatEvents(t *testing.T) {
+	recorder := record.NewFakeRecorder(10)
+	n := newNotices(recorder)
+	now := time.Unix(1e9, 0)
+	began := map[string]time.Time{"old": now.Add(-time.Hour), "fresh": now.Add(-time.Second), "other": now.Add(-time.Hour)}
+	for _, at := range []time.Time{now, now.Add(settling)} {
+		p, s := unannounced(at, "old=NoPeer", "fresh=NoPeer", "other=NoPeer")
+		for _, svc := range s.Services {
+			reason := "NoPeer"
+			if svc.Name == "other" {
+				reason = "NotReady"
+			}
+			meta.SetStatusCondition(&svc.Status.Conditions, metav1.Condition{
+				Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionFalse, Reason: reason, LastTransitionTime: metav1.NewTime(began[svc.Name]),
+			})
+		}
+		n.tell(p, s)
+	}
+	if got := events(recorder); !slices.Equal(got, []string{"NoPeer", "NoPeer"}) {
+		t.Errorf("Events %q; want one for fresh and one for other", got)
+	}
+}
+
+func BenchmarkNotices(b *testing.B) {
+	var services []string
+	for i := range 2000 {
+		services = append(services, fmt.Sprintf("s%04d=Announces", i))
+	}
+	p, s := unannounced(time.Now(), services...)
+	n := newNotices(record.NewFakeRecorder(0))
+	b.ReportAllocs()
+	for b.Loop() {
+		n.tell(p, s)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
@@ -22,13 +24,18 @@ import (
 // planner holds what lives as long as Run: clients and warm caches, so that a
 // planner that gets the Lease plans at once.
 type planner struct {
-	config  Config
-	client  kubernetes.Interface
+	config Config
+	client kubernetes.Interface
+	leases coordination.LeasesGetter
+	// fence holds back all writes but those of the Lease while another planner
+	// may lead.
+	fence   *kubeapi.Fence
 	objects *objects
-	// nodes and statuses write, while work runs; the informers' handlers ask
-	// them what they wrote.
-	nodes    *nodeWriter
-	statuses *statusWriter
+	// nodes, conditions and statuses write, while work runs; the informers'
+	// handlers ask them what they wrote.
+	nodes      *nodeWriter
+	conditions *conditionWriter
+	statuses   *objectWriter
 	// changed has a token when a plan may be out of date.
 	changed chan struct{}
 	// away is since when speakers have not been seen running, by node name. Only
@@ -73,7 +80,17 @@ func newPlanner(config Config) (*planner, error) {
 	// Writes are paced by the planner itself; a client-side limit would only
 	// delay a withdrawal behind a batch of conditions.
 	rest.QPS, rest.Burst = -1, 0
+	leases, err := coordination.NewForConfig(rest)
+	if err != nil {
+		return nil, fmt.Errorf("planner: %w", err)
+	}
+	fence := &kubeapi.Fence{}
+	rest.Wrap(fence.Wrap)
 	lb, err := lbclient.New(rest)
+	if err != nil {
+		return nil, fmt.Errorf("planner: %w", err)
+	}
+	metadata, err := metadata.NewForConfig(rest)
 	if err != nil {
 		return nil, fmt.Errorf("planner: %w", err)
 	}
@@ -85,14 +102,20 @@ func newPlanner(config Config) (*planner, error) {
 	}
 	objects := newObjects(client, lb, config.SpeakerNamespace)
 	p := &planner{
-		config:   config,
-		client:   client,
-		objects:  objects,
-		nodes:    newNodeWriter(client),
-		statuses: newStatusWriter(client, lb, objects),
-		changed:  make(chan struct{}, 1),
+		config:     config,
+		client:     client,
+		leases:     leases,
+		fence:      fence,
+		objects:    objects,
+		nodes:      newNodeWriter(client),
+		conditions: newConditionWriter(client, objects),
+		statuses:   newObjectWriter(client, lb, metadata, objects),
+		changed:    make(chan struct{}, 1),
 	}
-	return p, objects.prepare(p.wake, ours{program: p.nodes.wrote, condition: p.statuses.wrote})
+	if err := objects.prepare(p.wake, ours{program: p.nodes.wrote, condition: p.conditions.wrote}); err != nil {
+		return nil, err
+	}
+	return p, p.statuses.watch()
 }
 
 // wake asks for a new plan. It never blocks.
@@ -111,11 +134,17 @@ func (p *planner) work(ctx context.Context) error {
 	}
 	klog.InfoS("Planning", "cluster", cluster)
 	p.nodes.forget()
+	p.conditions.forget()
 	p.statuses.forget()
 	recorder, stopEvents := recordEvents(p.client)
 	defer stopEvents()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.statuses.run(ctx) })
+	for _, run := range []func(context.Context){p.conditions.run, p.statuses.run} {
+		group.Go(func() error {
+			run(ctx)
+			return nil
+		})
+	}
 	group.Go(func() error {
 		p.wake()
 		p.plan(ctx, cluster, newNotices(recorder))
@@ -156,20 +185,29 @@ func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 			p.wake()
 			pace.failed()
 		}
-		if !result.Next.IsZero() {
-			if wait := max(time.Until(result.Next), time.Millisecond); again == 0 || wait < again {
-				again = wait
-			}
-		}
+		p.conditions.set(result)
+		p.statuses.set(result)
+		again = sooner(again, result.Next)
+		again = sooner(again, notices.tell(result, state))
 		if again > 0 {
 			later.Reset(again)
 		}
-		p.statuses.set(result)
-		notices.tell(result, state.Services)
 		if !pace.wait(ctx, len(p.changed) > 0) {
 			return
 		}
 	}
+}
+
+// sooner is the shorter of a wait, where 0 is none, and that for a time, where
+// zero is none.
+func sooner(wait time.Duration, at time.Time) time.Duration {
+	if at.IsZero() {
+		return wait
+	}
+	if until := max(time.Until(at), time.Millisecond); wait == 0 || until < wait {
+		return until
+	}
+	return wait
 }
 
 // lookAtNodes tells the state the time, since when speakers are away, and since

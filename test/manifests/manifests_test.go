@@ -183,6 +183,7 @@ func text(t *testing.T, obj object) string {
 var rights = map[string][]string{
 	"ClusterRole baremetal-cloud-controller-manager: services/status":      {"patch"},
 	"ClusterRole baremetal-cloud-controller-manager: nodes":                {"patch"},
+	"ClusterRole baremetal-cloud-controller-manager: addresspools":         {"patch"},
 	"ClusterRole baremetal-cloud-controller-manager: addresspools/status":  {"patch"},
 	"ClusterRole baremetal-cloud-controller-manager: bgppeers/status":      {"patch"},
 	"ClusterRole baremetal-cloud-controller-manager: events":               {"create", "patch"},

@@ -24,6 +24,11 @@ const ConditionAnnounced = GroupName + "/Announced"
 // ConditionReady is the condition of AddressPools and BGPPeers.
 const ConditionReady = "Ready"
 
+// PoolInUse is the finalizer on an AddressPool while Services have addresses of
+// it: a pool that is deleted stays, and keeps them announced, until the last one
+// is released. The planner puts it on and takes it off.
+const PoolInUse = GroupName + "/addresses-in-use"
+
 // Keys on a Node, written by people.
 const (
 	// NodeLocalASN is the node's own AS number; it wins over a BGPPeer's localASN.

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,9 +27,9 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/plan"
 )
 
-// statuses is a statusWriter whose caches and API server the test plays.
-type statuses struct {
-	*statusWriter
+// conditions is a conditionWriter whose caches and API server the test plays.
+type conditions struct {
+	*conditionWriter
 	t      *testing.T
 	client *fake.Clientset
 	server apiServer
@@ -52,14 +50,14 @@ func (s *apiServer) seen() ([]string, []time.Duration) {
 	return slices.Clone(s.patches), slices.Clone(s.times)
 }
 
-func newStatuses(t *testing.T) *statuses {
+func newConditions(t *testing.T) *conditions {
 	t.Helper()
 	lb, err := lbclient.New(&rest.Config{Host: "http://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &statuses{t: t, client: fake.NewClientset(), server: apiServer{version: 100}}
-	s.statusWriter = newStatusWriter(s.client, lb, newObjects(s.client, lb, "speakers"))
+	s := &conditions{t: t, client: fake.NewClientset(), server: apiServer{version: 100}}
+	s.conditionWriter = newConditionWriter(s.client, newObjects(s.client, lb, "speakers"))
 	began := time.Now()
 	s.client.PrependReactor("patch", "services", func(action ktesting.Action) (bool, runtime.Object, error) {
 		patch := action.(ktesting.PatchAction)
@@ -74,7 +72,7 @@ func newStatuses(t *testing.T) *statuses {
 }
 
 // caches has the informers hold these Services and no others.
-func (s *statuses) caches(services ...*corev1.Service) {
+func (s *conditions) caches(services ...*corev1.Service) {
 	s.t.Helper()
 	objects := make([]any, len(services))
 	for i, svc := range services {
@@ -86,15 +84,25 @@ func (s *statuses) caches(services ...*corev1.Service) {
 }
 
 // one writes a plan and returns the patches that took.
-func (s *statuses) one(p *plan.Plan) (patches []string, wait time.Duration) {
+func (s *conditions) one(p *plan.Plan) (patches []string, wait time.Duration) {
 	s.t.Helper()
 	before, _ := s.server.seen()
-	wait, interrupted, err := s.write(s.t.Context(), p)
-	if err != nil || interrupted {
-		s.t.Errorf("interrupted: %t, error: %v", interrupted, err)
+	came := s.write(s.t.Context(), p)
+	if len(came.errs) > 0 || came.interrupted {
+		s.t.Errorf("interrupted: %t, errors: %v", came.interrupted, came.errs)
 	}
 	after, _ := s.server.seen()
-	return after[len(before):], wait
+	return after[len(before):], came.again
+}
+
+// start runs the loop; the channel is closed when it has ended.
+func (l *statusLoop) start(ctx context.Context) <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.run(ctx)
+	}()
+	return ended
 }
 
 func serviceAt(resourceVersion int, name string, conditions ...metav1.Condition) *corev1.Service {
@@ -142,7 +150,7 @@ func TestConditionsAreWrittenWhereTheyDiffer(t *testing.T) {
 		"on its way out, at all": {deleting, &plan.Plan{}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStatuses(t)
+			s := newConditions(t)
 			s.caches(test.service)
 			patches, wait := s.one(test.plan)
 			if wait != 0 {
@@ -178,7 +186,7 @@ func TestConditionsAreWrittenWhereTheyDiffer(t *testing.T) {
 }
 
 func TestStaleCachesAreWaitedFor(t *testing.T) {
-	s := newStatuses(t)
+	s := newConditions(t)
 	s.caches(serviceAt(1, "web"))
 	if patches, wait := s.one(planned("a", "web")); len(patches) != 1 || wait != 0 {
 		t.Fatalf("patches %s, wait %v", patches, wait)
@@ -201,7 +209,7 @@ func TestStaleCachesAreWaitedFor(t *testing.T) {
 }
 
 func TestWroteTellsOurConditionsFromOthers(t *testing.T) {
-	s := newStatuses(t)
+	s := newConditions(t)
 	s.caches(serviceAt(1, "web"))
 	check := func(what string, svc *corev1.Service, want bool) {
 		t.Helper()
@@ -227,107 +235,33 @@ func TestWroteTellsOurConditionsFromOthers(t *testing.T) {
 	check("in a later term", serviceAt(4, "web"), false)
 }
 
-func TestObjectsThatAreGoneAreForgottenByStatuses(t *testing.T) {
-	s := newStatuses(t)
+func TestServicesThatAreGoneAreForgotten(t *testing.T) {
+	s := newConditions(t)
 	s.caches(serviceAt(1, "web"), serviceAt(1, "api"))
-	s.next["uid-pool"] = time.Now()
 	s.one(planned("a", "web", "api"))
 	s.caches(serviceAt(1, "api"))
 	s.one(planned("a", "api"))
-	if len(s.sent) != 1 || len(s.written) != 1 || len(s.next) != 0 {
-		t.Errorf("sent %v, written %v, next %v; want api only", s.sent, s.written, s.next)
+	if len(s.sent) != 1 || len(s.written) != 1 {
+		t.Errorf("sent %v, written %v; want api only", s.sent, s.written)
 	}
 }
 
-// poolServer answers patches of AddressPools; the test sets how.
-type poolServer struct {
-	code    int
-	body    string
-	patches []string
-}
-
-func (s *poolServer) RoundTrip(r *http.Request) (*http.Response, error) {
-	patch, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	s.patches = append(s.patches, r.Method+" "+r.URL.Path+" "+string(patch))
-	return &http.Response{
-		StatusCode: s.code, Header: http.Header{"Content-Type": {"application/json"}},
-		Body: io.NopCloser(strings.NewReader(s.body)), Request: r,
-	}, nil
-}
-
-func poolAt(resourceVersion, allocated string) *v1alpha1.AddressPool {
-	return &v1alpha1.AddressPool{
-		ObjectMeta: metav1.ObjectMeta{Name: "lan", UID: "uid-lan", ResourceVersion: resourceVersion},
-		Status: v1alpha1.AddressPoolStatus{
-			Capacity: "256", Allocated: allocated, Available: "9",
-			Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "Ready"}},
-		},
-	}
-}
-
-func TestStatusOfAddressPools(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		server := &poolServer{code: http.StatusOK, body: `{"metadata": {"name": "lan", "uid": "uid-lan", "resourceVersion": "20"}}`}
-		client := fake.NewClientset()
-		lb, err := lbclient.New(&rest.Config{Host: "http://test", Transport: server})
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := newStatusWriter(client, lb, newObjects(client, lb, "speakers"))
-		step := func(what string, cached *v1alpha1.AddressPool, allocated string, patches int, wait time.Duration, fails bool) {
-			t.Helper()
-			if err := w.objects.pools.GetStore().Replace([]any{cached}, ""); err != nil {
-				t.Fatal(err)
-			}
-			server.patches = nil
-			got, _, err := w.write(t.Context(), &plan.Plan{Pools: []plan.Pool{
-				{Name: "gone"},
-				{Name: "lan", Capacity: "256", Allocated: allocated, Available: "9"},
-			}})
-			if (err != nil) != fails || got != wait || len(server.patches) != patches {
-				t.Errorf("%s: patches %q, wait %v, error %v; want %d and %v, failing: %t", what, server.patches, got, err, patches, wait, fails)
-			}
-		}
-		step("the first", &v1alpha1.AddressPool{ObjectMeta: poolAt("10", "").ObjectMeta}, "1", 1, 0, false)
-		const want = `PATCH /apis/lb.baremetal.dev/v1alpha1/addresspools/lan/status {"metadata":{"uid":"uid-lan"},"status":{"capacity":"256","allocated":"1",`
-		if len(server.patches) > 0 && !strings.HasPrefix(server.patches[0], want) {
-			t.Errorf("patch %s", server.patches[0])
-		}
-		step("a stale cache", poolAt("10", "0"), "2", 0, cacheLag, false)
-		step("equal", poolAt("20", "1"), "1", 0, 0, false)
-		time.Sleep(objectInterval / 4)
-		step("too early", poolAt("20", "1"), "2", 0, objectInterval*3/4, false)
-		time.Sleep(objectInterval)
-		step("in time", poolAt("20", "1"), "2", 1, 0, false)
-		time.Sleep(objectInterval)
-		server.code, server.body = http.StatusNotFound, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}`
-		step("deleted", poolAt("21", "1"), "3", 1, 0, false)
-		time.Sleep(objectInterval)
-		server.code, server.body = http.StatusForbidden, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403}`
-		step("forbidden", poolAt("21", "1"), "3", 1, 0, true)
-	})
-}
-
-// TestStatusesWaitForCalm runs the loop with plans that come every so often.
-func TestStatusesWaitForCalm(t *testing.T) {
+// TestConditionsWaitForCalm runs the loop with plans that come every so often.
+func TestConditionsWaitForCalm(t *testing.T) {
 	for name, test := range map[string]struct {
 		plans, every int           // milliseconds
 		want         time.Duration // of the first write
 	}{
-		"one plan":                 {1, 0, quiet},
-		"a burst":                  {10, 50, 450*time.Millisecond + quiet},
-		"plans that come for ever": {400, 50, patience},
+		"one plan":                 {1, 0, conditionQuiet},
+		"a burst":                  {10, 50, 450*time.Millisecond + conditionQuiet},
+		"plans that come for ever": {400, 50, conditionPatience},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStatuses(t)
+				s := newConditions(t)
 				s.caches(serviceAt(1, "web"))
 				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error, 1)
-				go func() { ended <- s.run(ctx) }()
+				ended := s.start(ctx)
 				for range test.plans {
 					s.set(planned("a", "web"))
 					synctest.Wait()
@@ -336,12 +270,10 @@ func TestStatusesWaitForCalm(t *testing.T) {
 					}
 					time.Sleep(time.Duration(test.every) * time.Millisecond)
 				}
-				time.Sleep(quiet)
+				time.Sleep(conditionQuiet)
 				synctest.Wait()
 				cancel()
-				if err := <-ended; err != nil {
-					t.Error(err)
-				}
+				<-ended
 				if _, times := s.server.seen(); !slices.Equal(times, []time.Duration{test.want}) {
 					t.Errorf("written after %v; want %v", times, test.want)
 				}
@@ -350,12 +282,12 @@ func TestStatusesWaitForCalm(t *testing.T) {
 	}
 }
 
-// TestStatusesAreWrittenWhilePlansChange has more conditions to write than go
+// TestConditionsAreWrittenWhilePlansChange has more conditions to write than go
 // into one turn, and plans that never stop changing.
-func TestStatusesAreWrittenWhilePlansChange(t *testing.T) {
+func TestConditionsAreWrittenWhilePlansChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const services = 500
-		s := newStatuses(t)
+		s := newConditions(t)
 		var names []string
 		var objects []*corev1.Service
 		for i := range services {
@@ -364,8 +296,7 @@ func TestStatusesAreWrittenWhilePlansChange(t *testing.T) {
 		}
 		s.caches(objects...)
 		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- s.run(ctx) }()
+		ended := s.start(ctx)
 		began := time.Now()
 		written := 0
 		for written < services && time.Since(began) < time.Minute {
@@ -375,7 +306,7 @@ func TestStatusesAreWrittenWhilePlansChange(t *testing.T) {
 			patches, _ := s.server.seen()
 			written = len(patches)
 		}
-		if took, most := time.Since(began), patience+services*time.Second/conditionRate+turn; took > most {
+		if took, most := time.Since(began), conditionPatience+services*time.Second/conditionRate+turn; took > most {
 			t.Errorf("%d conditions written after %v; want all %d after %v", written, took, services, most)
 		}
 		cancel()
@@ -383,9 +314,9 @@ func TestStatusesAreWrittenWhilePlansChange(t *testing.T) {
 	})
 }
 
-func TestStatusesThatFailAreTriedAgain(t *testing.T) {
+func TestConditionsThatFailAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStatuses(t)
+		s := newConditions(t)
 		s.caches(serviceAt(1, "web"), serviceAt(1, "api"))
 		failures := 2
 		s.client.PrependReactor("patch", "services", func(action ktesting.Action) (bool, runtime.Object, error) {
@@ -396,11 +327,10 @@ func TestStatusesThatFailAreTriedAgain(t *testing.T) {
 			return false, nil, nil
 		})
 		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- s.run(ctx) }()
+		ended := s.start(ctx)
 		s.set(planned("a", "web", "api"))
 		time.Sleep(time.Minute)
-		want := []time.Duration{quiet, quiet + 2*retryInterval} // api at once, then web
+		want := []time.Duration{conditionQuiet, conditionQuiet + 2*retryInterval} // api at once, then web
 		if _, times := s.server.seen(); !slices.Equal(times, want) {
 			t.Errorf("written after %v; want %v", times, want)
 		}
@@ -412,13 +342,12 @@ func TestStatusesThatFailAreTriedAgain(t *testing.T) {
 // TestALaterTermKnowsNoEarlierPlan: another planner may have gone on meanwhile.
 func TestALaterTermKnowsNoEarlierPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStatuses(t)
+		s := newConditions(t)
 		s.caches(serviceAt(1, "web"))
 		s.set(planned("a", "web"))
 		s.forget()
 		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- s.run(ctx) }()
+		ended := s.start(ctx)
 		time.Sleep(time.Minute)
 		if patches, _ := s.server.seen(); len(patches) > 0 {
 			t.Errorf("written: %s", patches)

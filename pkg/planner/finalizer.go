@@ -1,0 +1,92 @@
+package planner
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/plan"
+)
+
+// writeFinalizer has the AddressPool carry our finalizer while it is in use. It
+// returns how long to wait for what cannot be written yet.
+func (w *objectWriter) writeFinalizer(ctx context.Context, object *v1alpha1.AddressPool, inUse bool) (time.Duration, error) {
+	if carriesFinalizer(object) == inUse || inUse && object.DeletionTimestamp != nil {
+		return 0, nil // the API server takes no new finalizers when the deletion has begun
+	}
+	if wait := w.finalizers.wait(object.UID); wait > 0 {
+		return wait, nil
+	}
+	w.finalizers.take(object.UID)
+	if inUse {
+		return w.patchFinalizers(ctx, object, append(slices.Clone(object.Finalizers), v1alpha1.PoolInUse))
+	}
+	inUse, err := w.inUseNow(ctx, object.Name)
+	switch {
+	case err != nil:
+		return retryInterval, fmt.Errorf("AddressPool %s: reading Services before the finalizer %s goes: %w", object.Name, v1alpha1.PoolInUse, err)
+	case inUse:
+		return retryInterval, nil
+	}
+	return w.patchFinalizers(ctx, object, slices.DeleteFunc(slices.Clone(object.Finalizers), func(f string) bool { return f == v1alpha1.PoolInUse }))
+}
+
+func carriesFinalizer(pool *v1alpha1.AddressPool) bool {
+	return slices.Contains(pool.Finalizers, v1alpha1.PoolInUse)
+}
+
+// inUseNow asks the API server itself whether a Service has an address of the
+// pool. A pool that is let go of does not come back, and a cache may lag: that of
+// a new leader by as long as its watch was broken.
+func (w *objectWriter) inUseNow(ctx context.Context, pool string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	list, err := w.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return false, err
+	}
+	services := make([]*corev1.Service, len(list.Items))
+	for i := range list.Items {
+		services[i] = &list.Items[i]
+	}
+	return plan.InUse(listOf[*v1alpha1.AddressPool](w.objects.pools), services, pool), nil
+}
+
+// patchFinalizers replaces the finalizers of the very version that they were
+// read from: a merge patch replaces a list as a whole, so that one that others
+// changed meanwhile would lose what they wrote.
+func (w *objectWriter) patchFinalizers(ctx context.Context, object *v1alpha1.AddressPool, finalizers []string) (time.Duration, error) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid":             object.UID,
+		"resourceVersion": object.ResourceVersion,
+		"finalizers":      finalizers,
+	}})
+	if err != nil {
+		return 0, fmt.Errorf("AddressPool %s: %w", object.Name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	updated, err := w.metadata.Resource(v1alpha1.AddressPoolResource).
+		Patch(ctx, object.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	switch {
+	case apierrors.IsConflict(err): // the cache is older, and about to catch up
+		delete(w.finalizers, object.UID)
+		return cacheLag, nil
+	case gone(err):
+		return 0, nil
+	case err != nil:
+		return retryInterval, fmt.Errorf("AddressPool %s: writing metadata.finalizers: %w", object.Name, err)
+	}
+	klog.V(2).InfoS("Wrote the finalizer of an AddressPool", "pool", object.Name, "finalizers", finalizers)
+	w.written.wrote(updated)
+	return 0, nil
+}
