@@ -23,7 +23,9 @@ func (w *objectWriter) writeFinalizer(ctx context.Context, object *v1alpha1.Addr
 	if carriesFinalizer(object) == inUse || inUse && object.DeletionTimestamp != nil {
 		return 0, nil // the API server takes no new finalizers when the deletion has begun
 	}
-	if wait := w.finalizers.wait(object.UID); wait > 0 {
+	// Only the way out waits: in the moment before the finalizer is there, the
+	// pool may be deleted.
+	if wait := w.finalizers.wait(object.UID); wait > 0 && !inUse {
 		return wait, nil
 	}
 	w.finalizers.take(object.UID)
