@@ -87,6 +87,7 @@ func (h *holding) ask(r request) {
 	case r == request{}:
 		h.asked = nil
 	case r != h.request():
-		h.asked = &r
+		kept := r // so that r itself need not be on the heap
+		h.asked = &kept
 	}
 }

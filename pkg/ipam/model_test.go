@@ -178,4 +178,3 @@ func sameAddresses(a, b []netip.Addr) bool {
 	slices.SortFunc(b, netip.Addr.Compare)
 	return slices.Equal(a, b)
 }
-

@@ -46,7 +46,7 @@ func RecordOf(service *corev1.Service) Record {
 }
 
 // Records are those of the Services that have recorded anything, in the order of
-// Seniority.
+// seniority.
 func Records(services []*corev1.Service) []Record {
 	var recorded []*corev1.Service
 	for _, service := range services {
@@ -54,7 +54,7 @@ func Records(services []*corev1.Service) []Record {
 			recorded = append(recorded, service)
 		}
 	}
-	slices.SortFunc(recorded, Seniority)
+	SortBySeniority(recorded)
 	records := make([]Record, len(recorded))
 	for i, service := range recorded {
 		records[i] = RecordOf(service)
@@ -62,19 +62,31 @@ func Records(services []*corev1.Service) []Record {
 	return records
 }
 
-// Seniority orders Services by their right to an address that they show: those
-// that were announced come before those that never were, for what they show may
-// be a late write of a leader that was deposed; then the older comes first.
-func Seniority(a, b *corev1.Service) int {
-	if settled := Settled(a); settled != Settled(b) {
-		if settled {
-			return -1
-		}
-		return 1
+// SortBySeniority orders Services by their right to an address that they show:
+// those whose right nobody disputed come first, for what others show may be a late
+// write of a leader that was deposed; then the older comes first.
+func SortBySeniority(services []*corev1.Service) {
+	// What decides is read once: looking it up for each comparison would cost more
+	// than all the rest of an adoption.
+	type senior struct {
+		settled bool
+		created int64
+		*corev1.Service
 	}
-	return cmp.Or(
-		a.CreationTimestamp.Time.Compare(b.CreationTimestamp.Time),
-		cmp.Compare(a.Namespace, b.Namespace),
-		cmp.Compare(a.Name, b.Name),
-	)
+	seniors := make([]senior, len(services))
+	for i, service := range services {
+		seniors[i] = senior{Settled(service), service.CreationTimestamp.UnixNano(), service}
+	}
+	slices.SortFunc(seniors, func(a, b senior) int {
+		if a.settled != b.settled {
+			if a.settled {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	for i := range seniors {
+		services[i] = seniors[i].Service
+	}
 }

@@ -129,7 +129,7 @@ func (c *computation) services() []Service {
 			wanted[serviceKey{svc.Namespace, svc.Name}] = true
 		}
 	}
-	slices.SortFunc(ours, ipam.Seniority)
+	ipam.SortBySeniority(ours)
 	ours = slices.DeleteFunc(ours, c.foreign)
 	c.settleHolders(ours)
 	c.endpoints = endpointNodes(c.state.EndpointSlices, wanted)
