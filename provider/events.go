@@ -84,12 +84,22 @@ func (b *balancer) nodeEvents() cache.ResourceEventHandlerFuncs {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { noteChanged() },
 		UpdateFunc: func(before, now any) {
-			if !equality.Semantic.DeepEqual(before.(*corev1.Node).Status.Addresses, now.(*corev1.Node).Status.Addresses) {
+			if !sameAddresses(before.(*corev1.Node), now.(*corev1.Node)) {
 				noteChanged()
 			}
 		},
 		DeleteFunc: func(any) { noteChanged() },
 	}
+}
+
+// sameAddresses reports whether the node has the same addresses still. Reports
+// change often, and their interfaces hardly ever.
+func sameAddresses(before, now *corev1.Node) bool {
+	if !equality.Semantic.DeepEqual(before.Status.Addresses, now.Status.Addresses) {
+		return false
+	}
+	return before.Annotations[v1alpha1.NodeSpeaker] == now.Annotations[v1alpha1.NodeSpeaker] ||
+		maps.Equal(ipam.ReportedAddresses(before), ipam.ReportedAddresses(now))
 }
 
 func (b *balancer) namespaceEvents() cache.ResourceEventHandlerFuncs {

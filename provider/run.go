@@ -114,6 +114,7 @@ func (b *balancer) serve(line []ipam.Owner) {
 func (b *balancer) readNodes() {
 	nodes, _ := b.nodes.List(labels.Everything())
 	b.allocator.SetNodes(ipam.NodeAddresses(nodes))
+	b.allocator.SetReported(ipam.ReportedAddresses(nodes...))
 }
 
 // readPools compiles the pools and adopts what was recorded in them before they

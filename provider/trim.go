@@ -4,6 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cloudproviderapi "k8s.io/cloud-provider/api"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
 
 // Trim drops from objects what neither this provider nor the upstream service
@@ -25,7 +27,7 @@ func Trim(object any) (any, error) {
 			CreationTimestamp: o.CreationTimestamp,
 			DeletionTimestamp: o.DeletionTimestamp,
 			Labels:            o.Labels,
-			Annotations:       only(o.Annotations, cloudproviderapi.AnnotationAlphaProvidedIPAddr),
+			Annotations:       only(o.Annotations, cloudproviderapi.AnnotationAlphaProvidedIPAddr, v1alpha1.NodeSpeaker),
 		}
 		o.Status = corev1.NodeStatus{Addresses: o.Status.Addresses, Conditions: o.Status.Conditions}
 	case *corev1.Namespace:
@@ -39,11 +41,16 @@ func Trim(object any) (any, error) {
 	return object, nil
 }
 
-// only is the part of the annotations with the key.
-func only(annotations map[string]string, key string) map[string]string {
-	value, ok := annotations[key]
-	if !ok {
-		return nil
+// only is the part of the annotations with the keys.
+func only(annotations map[string]string, keys ...string) map[string]string {
+	var part map[string]string
+	for _, key := range keys {
+		if value, ok := annotations[key]; ok {
+			if part == nil {
+				part = make(map[string]string, len(keys))
+			}
+			part[key] = value
+		}
 	}
-	return map[string]string{key: value}
+	return part
 }

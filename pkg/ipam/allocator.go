@@ -18,7 +18,10 @@ import (
 type Allocator struct {
 	mu    sync.Mutex
 	pools *Pools
-	nodes map[netip.Addr]string
+	// nodes are the addresses that nodes publish, and reported those of their
+	// interfaces, with the nodes' names.
+	nodes    map[netip.Addr]string
+	reported map[netip.Addr]string
 	// book has the tenants of addresses, and what search steps over.
 	book     *book
 	holdings map[types.UID]*holding
@@ -72,19 +75,40 @@ func (a *Allocator) SetPools(pools *Pools, records []Record) []Conflicting {
 func (a *Allocator) SetNodes(nodes map[netip.Addr]string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	old := a.nodes
-	a.nodes = nodes
-	for addr := range old {
+	a.reserve(&a.nodes, nodes)
+}
+
+// SetReported replaces the addresses that speakers report of their interfaces.
+// They are not given out either, but a Service may have recorded one: other load
+// balancers put addresses of Services on interfaces.
+func (a *Allocator) SetReported(reported map[netip.Addr]string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reserve(&a.reported, reported)
+}
+
+func (a *Allocator) reserve(what *map[netip.Addr]string, now map[netip.Addr]string) {
+	before := *what
+	*what = now
+	for addr := range before {
 		a.settle(addr)
 	}
-	for addr := range nodes {
+	for addr := range now {
 		a.settle(addr)
 	}
 }
 
+// nodeWith is the name of the node that has the address, if one has.
+func (a *Allocator) nodeWith(addr netip.Addr) (name string, ok bool) {
+	if name, ok = a.nodes[addr]; !ok {
+		name, ok = a.reported[addr]
+	}
+	return name, ok
+}
+
 // settle brings the book's mark of addr up to date.
 func (a *Allocator) settle(addr netip.Addr) {
-	_, node := a.nodes[addr]
+	_, node := a.nodeWith(addr)
 	a.book.settle(addr, node)
 }
 

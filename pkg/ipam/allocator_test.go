@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -267,4 +268,22 @@ func TestRefusalIsAnEventReason(t *testing.T) {
 	if err.Error() != "PoolExhausted: none left" || strings.ContainsAny(string(err.Reason), " :") {
 		t.Error(err)
 	}
+}
+
+// TestReportedAddressesOfNodes are not given out, but a Service may have one: kube-vip
+// puts addresses of Services on interfaces.
+func TestReportedAddressesOfNodes(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{
+		v1alpha1.NodeSpeaker: `{"version":"v1","formats":[1],"interfaces":[{"name":"eth0","prefixes":["192.0.2.1/24","203.0.113.1/24","203.0.113.2/32"]}]}`,
+	}}}
+	broken := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{v1alpha1.NodeSpeaker: "{"}}}
+	a := NewAllocator()
+	a.SetReported(ReportedAddresses(node, broken))
+	a.SetPools(Compile([]*v1alpha1.AddressPool{pool("lan", "203.0.113.1-203.0.113.3")}), []Record{shows("migrated", "203.0.113.2")})
+	refused(t, a, claim("picks", want("203.0.113.1")), NodeAddress, `node "n"`)
+	gets(t, a, claim("migrated"), "203.0.113.2")
+	gets(t, a, claim("new"), "203.0.113.3")
+	refused(t, a, claim("late"), PoolExhausted)
+	a.SetReported(nil)
+	gets(t, a, claim("late"), "203.0.113.1")
 }

@@ -14,7 +14,7 @@ import (
 
 // mayHave says why the claim may not have the address it requests, or nil.
 func (a *Allocator) mayHave(claim *Claim, addr netip.Addr) *Refusal {
-	if node, ok := a.nodes[addr]; ok {
+	if node, ok := a.nodeWith(addr); ok {
 		return refuse(NodeAddress, "%s is the address of node %q: request another one", addr, node)
 	}
 	pool := a.pools.of(addr)
@@ -62,8 +62,8 @@ func (p *Pool) admits(claim *Claim) *Refusal {
 	if p.err != nil {
 		return refuse(PoolMalformed, "%v", p.err)
 	}
-	if why := p.Closed(); why != "" {
-		return refuse(PoolDisabled, "AddressPool %q %s: use another pool, or enable it", p.Name(), why)
+	if why, remedy := p.closed(); why != "" {
+		return refuse(PoolDisabled, "AddressPool %q %s: use another pool, or %s", p.Name(), why, remedy)
 	}
 	if len(spec.Namespaces) > 0 && !slices.Contains(spec.Namespaces, claim.Namespace) {
 		return refuse(PoolForbidden, "AddressPool %q is not for namespace %q (spec.namespaces): use another pool, or add the namespace", p.Name(), claim.Namespace)
@@ -112,12 +112,12 @@ func (a *Allocator) search(claim *Claim, family corev1.IPFamily) (choice, *Refus
 // share-key, else a free one, else, in a pool that shares by ports, one where the
 // claim's ports are free.
 func (a *Allocator) searchPool(pool *Pool, claim *Claim, family corev1.IPFamily) (choice, *Refusal) {
+	is4 := family == corev1.IPv4Protocol
+	if pool.err == nil && !pool.hasFamily(is4) {
+		return choice{}, refuse(FamilyUnavailable, "AddressPool %q has no %s addresses of its own: add some, or use another pool", pool.Name(), family)
+	}
 	if refusal := pool.admits(claim); refusal != nil {
 		return choice{}, refusal
-	}
-	is4 := family == corev1.IPv4Protocol
-	if !pool.hasFamily(is4) {
-		return choice{}, refuse(FamilyUnavailable, "AddressPool %q has no %s addresses of its own: add some, or use another pool", pool.Name(), family)
 	}
 	if addr := a.join(pool, claim, is4); addr.IsValid() {
 		return choice{addr: addr}, nil
@@ -167,7 +167,7 @@ func (a *Allocator) join(pool *Pool, claim *Claim, is4 bool) netip.Addr {
 
 // roomFor reports whether the claim may share the address with all that have it.
 func (a *Allocator) roomFor(pool *Pool, claim *Claim, addr netip.Addr) bool {
-	if _, node := a.nodes[addr]; node {
+	if _, node := a.nodeWith(addr); node {
 		return false
 	}
 	for _, t := range a.book.tenants(addr) {

@@ -60,15 +60,16 @@ func (p *Pool) Capacity() *big.Int {
 	return capacity(p.owned, p.object.Spec.AvoidBuggyIPs)
 }
 
-// Closed says why the pool gives out nothing new, or is empty.
-func (p *Pool) Closed() string {
+// closed says why the pool gives out nothing new, and what would change that; both
+// are empty where it does.
+func (p *Pool) closed() (why, remedy string) {
 	switch {
 	case p.object.DeletionTimestamp != nil:
-		return "is being deleted"
+		return "is being deleted", "wait until it is gone and create it again"
 	case p.object.Spec.Disabled:
-		return "is disabled (spec.disabled)"
+		return "is disabled (spec.disabled)", "enable it"
 	}
-	return ""
+	return "", ""
 }
 
 // Speaks reports whether the pool's addresses are announced by protocol.

@@ -59,6 +59,7 @@ func lacks(svc *corev1.Service) bool {
 func (c *computation) newRefusals() *refusals {
 	r := &refusals{allocator: ipam.NewAllocator(), namespaces: make(map[string]map[string]string)}
 	r.allocator.SetNodes(ipam.NodeAddresses(c.state.Nodes))
+	r.allocator.SetReported(ipam.ReportedAddresses(c.state.Nodes...))
 	r.allocator.SetPools(c.index, ipam.Records(c.state.Services))
 	for _, namespace := range c.state.Namespaces {
 		r.namespaces[namespace.Name] = namespace.Labels
