@@ -20,6 +20,10 @@ test: ## Run everything that CI runs: checks, unit tests, tests in network names
 unit: ## Run the tests that need neither root nor the lab.
 	hack/unit.sh
 
+.PHONY: e2e-upstream
+e2e-upstream: ## Run Kubernetes' own tests of LoadBalancer Services against the project in the lab (17 minutes).
+	hack/e2e-upstream.sh
+
 .PHONY: bench
 bench: ## Measure against a bare floor program, in one table.
 	hack/bench.sh
@@ -46,4 +50,4 @@ lab-binaries: ## Build the lab and its Kubernetes into bin/lab/, once.
 
 .PHONY: help
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16

@@ -40,6 +40,7 @@ require (
 	github.com/mdlayher/packet v1.2.0
 	golang.org/x/net v0.59.0
 	golang.org/x/time v0.15.0
+	k8s.io/cri-streaming v0.36.3
 )
 
 require (
@@ -96,6 +97,7 @@ require (
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/mdlayher/socket v0.7.0 // indirect
+	github.com/moby/spdystream v0.5.1 // indirect
 	github.com/moby/term v0.5.0 // indirect
 	github.com/modern-go/concurrent v0.0.0-20180306012644-bacd9c7ef1dd // indirect
 	github.com/modern-go/reflect2 v1.0.3-0.20250322232337-35a7c28c31ee // indirect

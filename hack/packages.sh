@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install the Debian packages that the lab needs and that are missing, and say
-# which. With root or sudo; otherwise say what to do.
+# which. With root or sudo; otherwise say what to do. Arguments are further
+# programs that are needed: nc and wget.
 set -euo pipefail
 
 declare -A package_of=(
@@ -14,6 +15,13 @@ declare -A package_of=(
 	[ping]=iputils-ping
 	[tcpdump]=tcpdump
 )
+declare -A further=(
+	[nc]=netcat-openbsd
+	[wget]=wget
+)
+for program in "$@"; do
+	package_of[$program]=${further[$program]:?no package is known for it}
+done
 PATH=$PATH:/usr/sbin:/sbin
 
 missing=()

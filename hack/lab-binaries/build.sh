@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Builds the programs of the lab's control plane into bin/lab. Only what is
-# missing, or older than the pinned versions, is built again. The first build
-# compiles Kubernetes and takes some minutes.
+# Builds the programs of the lab's control plane into bin/lab; with the argument
+# "upstream" also Kubernetes' own tests and what they run, into bin/upstream.
+# Only what is missing, or older than the pinned versions, is built again. The
+# first build compiles Kubernetes and takes some minutes.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
-out=../../bin/lab
-mkdir -p "$out"
+lab=../../bin/lab
+upstream=../../bin/upstream
 
 kubernetes=k8s.io/kubernetes
 programs=(
@@ -28,19 +29,32 @@ for pkg in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
 	stamp+=" -X $pkg.gitVersion=$version -X $pkg.gitMajor=1 -X $pkg.gitMinor=$minor"
 done
 
-number=0
+# build COMMAND TARGET PACKAGE builds a program, unless it is there and fresh.
+build() {
+	local command=$1 target=$2 package=$3
+	if [[ -x $target && ! go.mod -nt $target && ! go.sum -nt $target ]]; then
+		return
+	fi
+	echo "building $(basename "$target") ..."
+	mkdir -p "$(dirname "$target")"
+	# A build that is cut short must not leave a program that looks finished.
+	# shellcheck disable=SC2086 # the command is words
+	CGO_ENABLED=0 go $command -trimpath -ldflags "-s -w${stamp}" -o "$target.new" "$package"
+	mv "$target.new" "$target"
+}
+
 for program in "${programs[@]}"; do
 	read -r name package <<<"$program"
-	number=$((number + 1))
-	target=$out/$name
-	if [[ -x $target && ! go.mod -nt $target && ! go.sum -nt $target ]]; then
-		continue
-	fi
-	echo "building $name ($number/${#programs[@]}) ..."
-	# A build that is cut short must not leave a program that looks finished.
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w${stamp}" -o "$target.new" "$package"
-	mv "$target.new" "$target"
+	build build "$lab/$name" "$package"
 done
+
+if [[ ${1-} == upstream ]]; then
+	build "test -c" "$upstream/e2e.test" "$kubernetes/test/e2e"
+	build build "$upstream/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
+	# The image of the tests' Pods, as far as the tests of load balancers use it.
+	build build "$upstream/agnhost/agnhost" "$kubernetes/test/images/agnhost"
+	install -m 755 agnhost/wget "$upstream/agnhost/wget"
+fi
 
 # The lab's own command, of the project's module.
 go -C ../.. build -o bin/lab/labctl ./test/lab/labctl

@@ -56,8 +56,15 @@ type Config struct {
 	// removes.
 	UninitializedNodes bool
 
+	// IPv4Only makes a cluster without IPv6: its Nodes, Pods and ClusterIPs have
+	// none. Hosts do.
+	IPv4Only bool
+	// DNS gives the cluster a DNS server for the names of Services.
+	DNS bool
+
 	// Images maps base names of images to programs, in addition to those of
-	// the project and lab-echo.
+	// the project and lab-echo. A directory is an image of several programs:
+	// that of the image's name, and others in the container's /usr/local/bin.
 	Images map[string]string
 
 	// APIServerArgs, ControllerManagerArgs and ProxyArgs are further flags.
@@ -170,6 +177,8 @@ func (c *Config) keeperConfig(root string) keeper.Config {
 		EvictionAfter:         c.EvictionAfter,
 		Fsync:                 c.Fsync,
 		Uninitialized:         c.UninitializedNodes,
+		IPv4Only:              c.IPv4Only,
+		DNS:                   c.DNS,
 		APIServerArgs:         c.APIServerArgs,
 		ControllerManagerArgs: c.ControllerManagerArgs,
 		ProxyArgs:             c.ProxyArgs,

@@ -64,13 +64,17 @@
 // of their own. As on real nodes, a user other than root keeps no added
 // capability unless the program's file has it.
 //
-// The stand-in kubelet differs from a real one in this: no exec, logs or
-// port-forward (use Logs and On), no exec and gRPC probes, no image but those of
-// the table, no resource limits, no seccomp, no host ports, no Events; what is not ready yet is probed
-// five times a second, and a Node that is found NotReady is reported Ready
-// again at once.
+// kubectl exec and kubectl logs work: the API server, and nobody else, reaches
+// the kubelets' endpoints.
 //
-// There is no cluster DNS. /tmp is the machine's, so that tests and hosts can
+// The stand-in kubelet differs from a real one in this: no port-forward, no
+// terminals for exec, of logs no more than the text and its last lines, no gRPC
+// probes, of preStop hooks sleep only, no image but those of the table, no
+// resource limits, no seccomp, no host ports, no Events; what is not ready yet
+// is probed five times a second, and a Node that is found NotReady is reported
+// Ready again at once.
+//
+// There is no cluster DNS unless Config.DNS asks for one. /tmp is the machine's, so that tests and hosts can
 // exchange files; /var/tmp is each host's own.
 //
 // The command labctl does all of this by hand.

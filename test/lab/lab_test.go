@@ -90,7 +90,7 @@ spec:
       - name: agent
         image: lab-echo
         command: [sh, -c, "cp /var/run/secrets/kubernetes.io/serviceaccount/token /state/token && grep Cap /proc/self/status > /state/caps && exec /lab-echo --listen 127.0.0.1:9090"]
-        readinessProbe: {httpGet: {host: 127.0.0.1, port: 9090, path: /healthz}}
+        readinessProbe: {exec: {command: [sh, -c, "curl -sSf http://127.0.0.1:9090/healthz && test -e /state/caps"]}}
         securityContext: {capabilities: {drop: [ALL], add: [NET_ADMIN, NET_RAW]}}
         volumeMounts: [{name: state, mountPath: /state}]
       volumes: [{name: state, hostPath: {path: /var/lib/agent, type: DirectoryOrCreate}}]
@@ -105,7 +105,7 @@ spec:
 // TestCluster shares one lab between the tests that do not need one to
 // themselves; they run in this order.
 func TestCluster(t *testing.T) {
-	l := lab.StartTest(t, lab.Config{Name: "test-cluster", Nodes: 2})
+	l := lab.StartTest(t, lab.Config{Name: "test-cluster", Nodes: 2, DNS: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	client, err := l.Client()
@@ -127,6 +127,9 @@ func TestCluster(t *testing.T) {
 		{"unknown image", c.testUnknownImage},
 		{"token is bound to the pod", c.testToken},
 		{"capabilities", c.testCapabilities},
+		{"exec and logs", c.testExec},
+		{"kubelets answer the API server only", c.testKubeletEndpoint},
+		{"names of Services", c.testDNS},
 		{"ARP and NDP", c.testLAN},
 		{"graceful deletion", c.testDeletion},
 		{"container killed", c.testKill},

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/container"
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/dns"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/echo"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/host"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/keeper"
@@ -44,8 +45,16 @@ func internalCommands() []*cobra.Command {
 	f.BoolVar(&options.UntilEOF, "until-eof", false, "stop when standard input ends")
 	f.DurationVar(&options.Progress, "progress", 0, "report that often, not only at the end")
 
+	var kubeconfig, address string
+	names := &cobra.Command{
+		Use: "dns", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return dns.Main(c.Context(), kubeconfig, address) },
+	}
+	names.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server")
+	names.Flags().StringVar(&address, "listen", "", "address to serve on")
+
 	return []*cobra.Command{
-		keep, echoServer, generate,
+		keep, echoServer, generate, names,
 		{
 			Use: "wire PROGRAM OPTIONS", Hidden: true, Args: cobra.ExactArgs(2),
 			RunE: func(c *cobra.Command, args []string) error {
@@ -63,6 +72,10 @@ func internalCommands() []*cobra.Command {
 		{
 			Use: "container SPEC", Hidden: true, Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return container.Main(args[0]) },
+		},
+		{
+			Use: container.JoinCommand + " COMMAND...", Hidden: true, DisableFlagParsing: true,
+			RunE: func(_ *cobra.Command, args []string) error { return container.Join(args) },
 		},
 	}
 }

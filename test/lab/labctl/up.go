@@ -42,7 +42,8 @@ func upCommand(name *string) *cobra.Command {
 	f.DurationVar(&config.EvictionAfter, "eviction-after", 30*time.Second, "how long Pods stay on a node that is not ready")
 	f.BoolVar(&config.Fsync, "fsync", false, "let etcd wait for the disk, as in production")
 	f.BoolVar(&config.UninitializedNodes, "uninitialized-nodes", false, "taint new nodes for a cloud provider to initialize")
-	f.StringToStringVar(&config.Images, "image", nil, "further images, as NAME=PROGRAM")
+	f.BoolVar(&config.DNS, "dns", false, "run a DNS server for the names of Services")
+	f.StringToStringVar(&config.Images, "image", nil, "further images, as NAME=PROGRAM or NAME=DIRECTORY")
 	f.DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait")
 	return c
 }

@@ -23,6 +23,8 @@ type Spec struct {
 	NetNS        string   `json:"netns,omitempty"` // path; empty is the host's
 	Image        string   `json:"image"`           // the program of the image
 	ImageName    string   `json:"imageName"`
+	ImageDir     string   `json:"imageDir,omitempty"` // further programs of the image, for /usr/local/bin
+	ResolvConf   string   `json:"resolvConf,omitempty"`
 	Argv         []string `json:"argv"`
 	Env          []string `json:"env"`
 	Dir          string   `json:"dir,omitempty"`
@@ -43,8 +45,13 @@ type Mount struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 }
 
+// preparedFD is closed by the exec, which tells the runtime that the container
+// is prepared.
+const preparedFD = 3
+
 // Main becomes the container described in a file. It returns only on failure.
 func Main(specFile string) error {
+	unix.CloseOnExec(preparedFD)
 	// Namespaces and privileges belong to a thread until the exec, which
 	// keeps those of the thread that calls it.
 	runtime.LockOSThread()

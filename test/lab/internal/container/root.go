@@ -39,6 +39,16 @@ func buildRoot(s *Spec, dir string) error {
 	if err := bind(s.Image, filepath.Join(root, s.ImageName), true); err != nil {
 		return err
 	}
+	if s.ImageDir != "" {
+		if err := bind(s.ImageDir, root+"/usr/local/bin", true); err != nil {
+			return err
+		}
+	}
+	if s.ResolvConf != "" {
+		if err := mountResolvConf(s.ResolvConf, dir, root); err != nil {
+			return err
+		}
+	}
 	for _, m := range s.Mounts {
 		if err := bind(m.Source, filepath.Join(root, m.Target), m.ReadOnly); err != nil {
 			return err
@@ -108,6 +118,23 @@ func mountSystem(s *Spec, root string, boot *os.File) error {
 		}
 	}
 	return nil
+}
+
+// mountResolvConf puts a file of the container in place of the machine's, which
+// may be a link to where nothing is here.
+func mountResolvConf(text, dir, root string) error {
+	source := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(source, []byte(text), 0o644); err != nil {
+		return err
+	}
+	target := "/etc/resolv.conf"
+	if link, err := os.Readlink(target); err == nil {
+		if !filepath.IsAbs(link) {
+			link = filepath.Join("/etc", link)
+		}
+		target = link
+	}
+	return bind(source, root+target, true)
 }
 
 // bind mounts a file or a directory, and makes the place for it.

@@ -90,8 +90,9 @@ func (s *supervisor) ended(pid int, ws syscall.WaitStatus) {
 	s.changed.Broadcast()
 }
 
-// fork starts a process. The lock is held.
-func (s *supervisor) fork(spec *control.Program, out *os.File) (int, error) {
+// fork starts a process, with further open files from descriptor 3 on. The lock
+// is held.
+func (s *supervisor) fork(spec *control.Program, out *os.File, files ...*os.File) (int, error) {
 	path, err := lookPath(spec.Argv)
 	if err != nil {
 		return 0, err
@@ -107,6 +108,9 @@ func (s *supervisor) fork(spec *control.Program, out *os.File) (int, error) {
 		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
+	for _, f := range files {
+		attr.Files = append(attr.Files, f.Fd())
+	}
 	if spec.Container {
 		attr.Sys.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 	}
@@ -118,13 +122,13 @@ func (s *supervisor) fork(spec *control.Program, out *os.File) (int, error) {
 }
 
 // start starts a program that does not run. The lock is held.
-func (s *supervisor) start(p *program) error {
+func (s *supervisor) start(p *program, files ...*os.File) error {
 	out, err := os.OpenFile(p.spec.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("log of %s: %w", p.spec.Name, err)
 	}
 	defer out.Close()
-	pid, err := s.fork(&p.spec, out)
+	pid, err := s.fork(&p.spec, out, files...)
 	if err != nil {
 		fmt.Fprintln(out, err)
 		return err

@@ -7,11 +7,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/addr"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/control"
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/dns"
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/kubelet"
 )
 
 var (
@@ -19,7 +22,13 @@ var (
 	readyURL = apiURL + "/readyz"
 )
 
-const bothClusterIPs = addr.ClusterIPs + "," + addr.ClusterIPsV6
+// families picks what a cluster is told of a network, IPv4 first.
+func (k *keeper) families(ipv4, ipv6 string) []string {
+	if k.config.IPv4Only {
+		return []string{ipv4}
+	}
+	return []string{ipv4, ipv6}
+}
 
 // writeControlPlane writes the keys and the configuration of the control
 // plane, and the administrator's kubeconfig.
@@ -30,6 +39,12 @@ func (k *keeper) writeControlPlane() error {
 	}
 	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"}
 	if err := k.pki.writeServer("apiserver", names, ips); err != nil {
+		return err
+	}
+	if err := k.pki.writeClientPair("apiserver-kubelet", kubelet.APIServerUser); err != nil {
+		return err
+	}
+	if err := k.pki.writeClient(k.pki.path("dns.kubeconfig"), apiURL, dns.User); err != nil {
 		return err
 	}
 	token := newToken()
@@ -87,11 +102,15 @@ func (k *keeper) controlPlanePrograms() []control.Program {
 		"--advertise-address=" + addr.Control,
 		"--bind-address=::",
 		"--secure-port=" + strconv.Itoa(addr.APIPort),
-		"--service-cluster-ip-range=" + bothClusterIPs,
+		"--service-cluster-ip-range=" + strings.Join(k.families(addr.ClusterIPs, addr.ClusterIPsV6), ","),
 		"--tls-cert-file=" + k.pki.path("apiserver.crt"),
 		"--tls-private-key-file=" + k.pki.path("apiserver.key"),
 		"--client-ca-file=" + k.pki.path("ca.crt"),
 		"--token-auth-file=" + k.pki.path("tokens.csv"),
+		"--kubelet-client-certificate=" + k.pki.path("apiserver-kubelet.crt"),
+		"--kubelet-client-key=" + k.pki.path("apiserver-kubelet.key"),
+		"--kubelet-certificate-authority=" + k.pki.path("ca.crt"),
+		"--kubelet-preferred-address-types=InternalIP",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-signing-key-file=" + k.pki.path("service-account.key"),
 		"--service-account-key-file=" + k.pki.path("service-account.key"),
@@ -124,5 +143,16 @@ func (k *keeper) controlPlanePrograms() []control.Program {
 		"--kube-api-qps=300", "--kube-api-burst=600",
 	}, leaderElection...)...)
 	scheduler.WaitURL = readyURL
-	return []control.Program{etcd, api, manager, scheduler}
+	programs := []control.Program{etcd, api, manager, scheduler}
+	if k.config.DNS {
+		programs = append(programs, k.dnsProgram())
+	}
+	return programs
+}
+
+func (k *keeper) dnsProgram() control.Program {
+	p := k.program(ControlPlane, "dns")
+	p.Argv = []string{k.config.Command, "dns", "--kubeconfig", k.pki.path("dns.kubeconfig"), "--listen", net.JoinHostPort(addr.Control, "53")}
+	p.WaitURL = readyURL
+	return p
 }

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/addr"
@@ -147,6 +149,10 @@ func (k *keeper) describeNode(spec *control.Host, n int) error {
 	if err := k.pki.writeClient(proxyFile, apiURL, "system:kube-proxy"); err != nil {
 		return err
 	}
+	serving := "kubelet-" + plan.Name
+	if err := k.pki.writeServer(serving, []string{plan.Name}, []net.IP{plan.IPv4.AsSlice(), plan.IPv6.AsSlice()}); err != nil {
+		return err
+	}
 	labels := maps.Clone(k.nodes[n].Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -156,20 +162,26 @@ func (k *keeper) describeNode(spec *control.Host, n int) error {
 	}
 	config := kubelet.Config{
 		NodeName:       plan.Name,
-		IPs:            []string{plan.IPv4.String(), plan.IPv6.String()},
-		PodCIDRs:       []string{plan.PodsIPv4.String(), plan.PodsIPv6.String()},
+		IPs:            k.families(plan.IPv4.String(), plan.IPv6.String()),
+		PodCIDRs:       k.families(plan.PodsIPv4.String(), plan.PodsIPv6.String()),
 		Labels:         labels,
 		Uninitialized:  k.config.Uninitialized,
 		Kubeconfig:     kubeletFile,
 		RuntimeSocket:  runtimeSocket,
 		LeaseInterval:  min(k.config.NodeGrace/4, 10*time.Second),
 		LogDir:         filepath.Join(k.config.Dir, PodLogDir),
+		ServerCert:     k.pki.path(serving + ".crt"),
+		ServerKey:      k.pki.path(serving + ".key"),
+		ClientCA:       k.pki.path("ca.crt"),
 		RegisteredFile: "/run/kubelet/registered",
 		Command:        k.config.Command,
 		Images:         k.config.Images,
 		APIHost:        addr.Control,
 		APIPort:        addr.APIPort,
 		ServiceHost:    addr.Kubernetes,
+	}
+	if k.config.DNS {
+		config.DNSServer = addr.Control
 	}
 	text, err := json.MarshalIndent(config, "", "  ")
 	if err != nil {
@@ -184,7 +196,7 @@ func (k *keeper) describeNode(spec *control.Host, n int) error {
 		"--kubeconfig=" + proxyFile,
 		"--hostname-override=" + plan.Name,
 		"--proxy-mode=" + k.config.ProxyMode,
-		"--cluster-cidr=" + addr.Pods + "," + addr.PodsV6,
+		"--cluster-cidr=" + strings.Join(k.families(addr.Pods, addr.PodsV6), ","),
 		// These are limits of the machine, not of one of its namespaces.
 		"--conntrack-max-per-core=0",
 		"--conntrack-tcp-timeout-established=0",

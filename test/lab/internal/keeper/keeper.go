@@ -36,6 +36,8 @@ type Config struct {
 	EvictionAfter time.Duration `json:"evictionAfter"`
 	Fsync         bool          `json:"fsync"`
 	Uninitialized bool          `json:"uninitialized"`
+	IPv4Only      bool          `json:"ipv4Only"`
+	DNS           bool          `json:"dns"`
 
 	APIServerArgs         []string `json:"apiServerArgs,omitempty"`
 	ControllerManagerArgs []string `json:"controllerManagerArgs,omitempty"`

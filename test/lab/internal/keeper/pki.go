@@ -109,6 +109,19 @@ func (p *pki) writeServer(name string, names []string, ips []net.IP) error {
 	if err != nil {
 		return err
 	}
+	return p.writePair(name, cert, key)
+}
+
+// writeClientPair writes a client's certificate and key.
+func (p *pki) writeClientPair(name, user string) error {
+	cert, key, err := p.issue(user, nil, nil, nil)
+	if err != nil {
+		return err
+	}
+	return p.writePair(name, cert, key)
+}
+
+func (p *pki) writePair(name string, cert, key []byte) error {
 	if err := os.WriteFile(p.path(name+".crt"), cert, 0o644); err != nil {
 		return err
 	}

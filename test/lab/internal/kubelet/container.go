@@ -183,9 +183,14 @@ func (c *containerWorker) program(ctx context.Context) (control.Program, error) 
 		Name:      c.id,
 		Aliases:   []string{spec.ImageName},
 		Argv:      []string{k.config.Command, "container", filepath.Join(dir, "spec.json")},
-		Log:       filepath.Join(k.config.LogDir, strings.ReplaceAll(c.id, "/", "_")+".log"),
+		Log:       k.logFile(c.id),
 		Container: true,
 	}, nil
+}
+
+// logFile is where a container writes, over all its runs.
+func (k *kubelet) logFile(id string) string {
+	return filepath.Join(k.config.LogDir, strings.ReplaceAll(id, "/", "_")+".log")
 }
 
 func specDir(id string) string {

@@ -68,7 +68,7 @@ func (e *environment) expand(s string) string {
 func (k *kubelet) environment(ctx context.Context, pod *corev1.Pod, c *corev1.Container, s *sandbox) (*environment, error) {
 	env := &environment{values: map[string]string{}}
 	env.set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-	env.set("HOSTNAME", pod.Name)
+	env.set("HOSTNAME", hostname(pod))
 	host, port := k.config.ServiceHost, 443
 	if pod.Spec.HostNetwork {
 		host, port = k.config.APIHost, k.config.APIPort

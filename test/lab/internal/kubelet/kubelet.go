@@ -37,17 +37,25 @@ type Config struct {
 	RuntimeSocket string            `json:"runtimeSocket"`
 	LeaseInterval time.Duration     `json:"leaseInterval"`
 	LogDir        string            `json:"logDir"`
+	// ServerCert and ServerKey are those of the kubelet's own endpoint, and
+	// ClientCA signs the certificates of those who ask there.
+	ServerCert string `json:"serverCert"`
+	ServerKey  string `json:"serverKey"`
+	ClientCA   string `json:"clientCA"`
 	// RegisteredFile is written once the Node is registered.
 	RegisteredFile string `json:"registeredFile"`
 	// Command is the lab's program, which containers start through.
 	Command string `json:"command"`
-	// Images maps the base name of an image to its program.
+	// Images maps the base name of an image to its program, or to a directory
+	// with a program of that name and others beside it.
 	Images map[string]string `json:"images"`
 	// APIHost and APIPort are what Pods on the host's network are told, so
 	// that they work before kube-proxy does; ServiceHost is for all others.
 	APIHost     string `json:"apiHost"`
 	APIPort     int    `json:"apiPort"`
 	ServiceHost string `json:"serviceHost"`
+	// DNSServer is the cluster's; empty if it has none.
+	DNSServer string `json:"dnsServer,omitempty"`
 }
 
 const (
@@ -134,6 +142,7 @@ func (k *kubelet) run(ctx context.Context) error {
 	g.Go(func() error { return k.renewLease(ctx, node) })
 	g.Go(func() error { return k.keepNodeReady(ctx) })
 	g.Go(func() error { return k.runPods(ctx) })
+	g.Go(func() error { return k.serve(ctx) })
 	return g.Wait()
 }
 

@@ -99,6 +99,7 @@ func (k *kubelet) nodeStatus() corev1.NodeStatus {
 			condition(corev1.NodeDiskPressure, corev1.ConditionFalse, "KubeletHasNoDiskPressure"),
 			condition(corev1.NodePIDPressure, corev1.ConditionFalse, "KubeletHasSufficientPID"),
 		},
+		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: ServerPort}},
 		NodeInfo: corev1.NodeSystemInfo{
 			BootID: k.bootID, MachineID: k.config.NodeName, SystemUUID: k.config.NodeName,
 			KubeletVersion: "v1.36.3", ContainerRuntimeVersion: "lab://1",
@@ -131,7 +132,8 @@ func (k *kubelet) patchNodeStatus(ctx context.Context) (*corev1.Node, error) {
 	}
 	patch, err := json.Marshal(map[string]any{"status": map[string]any{
 		"addresses": addresses, "conditions": status.Conditions, "nodeInfo": status.NodeInfo,
-		"capacity": status.Capacity, "allocatable": status.Allocatable,
+		"daemonEndpoints": status.DaemonEndpoints,
+		"capacity":        status.Capacity, "allocatable": status.Allocatable,
 	}})
 	if err != nil {
 		return nil, err

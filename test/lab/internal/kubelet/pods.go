@@ -164,5 +164,9 @@ func (p *podSet) wait() { p.running.Wait() }
 
 // containerID names a container to the runtime and to people.
 func containerID(pod *corev1.Pod, container string) string {
-	return strings.Join([]string{pod.Namespace, pod.Name, container}, "/")
+	return containerName(pod.Namespace, pod.Name, container)
+}
+
+func containerName(namespace, pod, container string) string {
+	return strings.Join([]string{namespace, pod, container}, "/")
 }

@@ -134,6 +134,8 @@ func (c *containerWorker) tryProbe(ctx context.Context, p *corev1.Probe) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(p.TimeoutSeconds, 1))*time.Second)
 	defer cancel()
 	switch {
+	case p.Exec != nil:
+		return c.pod.kubelet.exec(ctx, c.id, p.Exec.Command, nil, nil, nil)
 	case p.HTTPGet != nil:
 		return c.probeHTTP(ctx, p.HTTPGet)
 	case p.TCPSocket != nil:

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/container"
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/dns"
 )
 
 // startError is a failure to start a container with the reason that the API
@@ -39,8 +40,13 @@ func (k *kubelet) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.
 	if !ok {
 		return nil, &startError{"ErrImageNeverPull", fmt.Sprintf("the lab has no image %q", name)}
 	}
-	if _, err := os.Stat(image); err != nil {
+	info, err := os.Stat(image)
+	if err != nil {
 		return nil, &startError{"ErrImageNeverPull", fmt.Sprintf("image %q: %v", name, err)}
+	}
+	dir := ""
+	if info.IsDir() {
+		image, dir = filepath.Join(image, name), image
 	}
 	env, err := k.environment(ctx, pod, c, s)
 	if err != nil {
@@ -50,12 +56,13 @@ func (k *kubelet) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.
 		NetNS:     s.NetNS,
 		Image:     image,
 		ImageName: name,
+		ImageDir:  dir,
 		Argv:      arguments(c, name, env),
 		Env:       env.list(),
 		Dir:       c.WorkingDir,
 	}
 	if !pod.Spec.HostNetwork {
-		spec.Hostname = pod.Name
+		spec.Hostname = hostname(pod)
 	}
 	if err := setSecurity(spec, pod, c); err != nil {
 		return nil, err
@@ -63,7 +70,28 @@ func (k *kubelet) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.
 	if spec.Mounts, err = mounts(pod, c, env); err != nil {
 		return nil, &startError{"CreateContainerConfigError", err.Error()}
 	}
+	spec.ResolvConf = k.resolvConf(pod)
 	return spec, nil
+}
+
+func hostname(pod *corev1.Pod) string {
+	if pod.Spec.Hostname != "" {
+		return pod.Spec.Hostname
+	}
+	return pod.Name
+}
+
+// resolvConf is the Pod's own configuration of the resolver, empty if it uses
+// the host's.
+func (k *kubelet) resolvConf(pod *corev1.Pod) string {
+	policy := pod.Spec.DNSPolicy
+	clusterFirst := policy == corev1.DNSClusterFirstWithHostNet || policy == corev1.DNSClusterFirst && !pod.Spec.HostNetwork
+	if k.config.DNSServer == "" || !clusterFirst {
+		return ""
+	}
+	domain := "svc." + dns.ClusterDomain
+	return fmt.Sprintf("nameserver %s\nsearch %s.%s %s %s\noptions ndots:5\n",
+		k.config.DNSServer, pod.Namespace, domain, domain, dns.ClusterDomain)
 }
 
 // arguments are the command and args of a container. The entrypoint of an
