@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -30,6 +31,9 @@ type Allocator struct {
 	// cursors are the last addresses given by search. The next one is looked for
 	// behind them, so that a released address rests.
 	cursors map[cursor]netip.Addr
+	// freed are the addresses freed last. They rest even where a cursor stands
+	// before them.
+	freed map[cursor]netip.Addr
 
 	// chosen and spare are reused, so that the common claim makes no garbage.
 	chosen []choice
@@ -52,6 +56,7 @@ func NewAllocator() *Allocator {
 		holdings: map[types.UID]*holding{},
 		keyed:    map[string][]*holding{},
 		cursors:  map[cursor]netip.Addr{},
+		freed:    map[cursor]netip.Addr{},
 	}
 }
 
@@ -62,11 +67,9 @@ func (a *Allocator) SetPools(pools *Pools, records []Record) []Conflicting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pools = pools
-	for c := range a.cursors {
-		if pools.Get(c.pool) == nil {
-			delete(a.cursors, c)
-		}
-	}
+	gone := func(c cursor, _ netip.Addr) bool { return pools.Get(c.pool) == nil }
+	maps.DeleteFunc(a.cursors, gone)
+	maps.DeleteFunc(a.freed, gone)
 	return a.adopt(records)
 }
 
@@ -127,41 +130,47 @@ func (a *Allocator) Adopt(records []Record) []Conflicting {
 func (a *Allocator) adopt(records []Record) (conflicts []Conflicting) {
 	for i := range records {
 		record := &records[i]
-		h := a.holdings[record.UID]
-		if h != nil && h.known {
+		if h := a.holdings[record.UID]; h != nil && h.known {
 			if h.terms == nil {
 				a.agree(h, record.Terms) // pools may share by ports that did not before
 			}
 			continue
 		}
-		for _, addr := range record.Addresses {
-			if !a.adoptable(addr, record.Marked) {
-				continue
-			}
-			if other := a.disputes(record, addr, records[:i]); other != nil {
-				conflicts = append(conflicts, Conflicting{Address: addr, First: other.owner, Second: record.Owner})
-				continue
-			}
-			h = a.holding(record.Owner)
-			h.settled = record.Settled
-			a.take(h, addr)
-			a.agree(h, record.Terms)
+		conflicts = a.adoptOne(record, conflicts)
+	}
+	for i := range records {
+		if h := a.holdings[records[i].UID]; h != nil && h.terms != nil {
+			a.agree(h, h.terms)
 		}
 	}
 	return conflicts
 }
 
+// adoptOne remembers the terms of the Service, for those that record the same
+// address, whether they matter afterwards or not.
+func (a *Allocator) adoptOne(record *Record, conflicts []Conflicting) []Conflicting {
+	for _, addr := range record.Addresses {
+		if !a.adoptable(addr, record.Marked) {
+			continue
+		}
+		if other := a.disputes(record, addr); other != nil {
+			conflicts = append(conflicts, Conflicting{Address: addr, First: other.owner, Second: record.Owner})
+			continue
+		}
+		h := a.holding(record.Owner)
+		h.settled = record.Settled
+		a.take(h, addr)
+		a.remember(h, record.Terms)
+	}
+	return conflicts
+}
+
 // disputes is another Service that has the address and may not share it with the
-// recording one. Earlier records tell the terms of those that have not said them.
-func (a *Allocator) disputes(record *Record, addr netip.Addr, earlier []Record) *holding {
+// recording one.
+func (a *Allocator) disputes(record *Record, addr netip.Addr) *holding {
 	for _, t := range a.book.tenants(addr) {
 		if t.owner.UID == record.UID {
 			continue
-		}
-		if t.terms == nil {
-			if i := slices.IndexFunc(earlier, func(r Record) bool { return r.UID == t.owner.UID }); i >= 0 {
-				t.terms = earlier[i].Terms
-			}
 		}
 		if t.terms == nil || !MayKeepSharing(a.pools.of(addr), t.terms, record.Terms, t.settled && record.Settled) {
 			return t.holding
@@ -185,10 +194,13 @@ func (a *Allocator) Follow(record Record) (freed bool) {
 				freed = true
 			}
 		}
-		h.known = false
+		h.known, h.settled = false, h.settled && record.Settled
 		a.sweep(h)
 	}
 	a.adopt([]Record{record})
+	if h := a.holdings[record.UID]; h != nil {
+		a.agree(h, record.Terms) // others may dispute what it keeps
+	}
 	return freed
 }
 
@@ -213,16 +225,23 @@ func (a *Allocator) take(h *holding, addr netip.Addr) {
 // agree makes these the terms of the Service, where they can matter: most
 // Services share nothing, and a copy for each would cost as much as all the rest.
 func (a *Allocator) agree(h *holding, terms *Terms) {
-	if h.terms != nil && h.terms.Key != "" {
-		a.unkey(h)
-	}
-	h.terms = nil
 	if terms.Key == "" && !slices.ContainsFunc(h.all, a.shared) {
+		terms = nil
+	}
+	a.remember(h, terms)
+}
+
+// remember makes these the terms of the Service, and has it found by its key. It
+// keeps its place among those with the key: the first is joined first.
+func (a *Allocator) remember(h *holding, terms *Terms) {
+	before := h.key()
+	h.terms = terms
+	if h.key() == before {
 		return
 	}
-	h.terms = terms
-	if terms.Key != "" {
-		a.keyed[terms.Key] = append(a.keyed[terms.Key], h)
+	a.unkey(h, before)
+	if h.key() != "" {
+		a.keyed[h.key()] = append(a.keyed[h.key()], h)
 	}
 }
 
@@ -234,8 +253,10 @@ func (a *Allocator) shared(addr netip.Addr) bool {
 	return len(a.book.tenants(addr)) > 1
 }
 
-func (a *Allocator) unkey(h *holding) {
-	key := h.terms.Key
+func (a *Allocator) unkey(h *holding, key string) {
+	if key == "" {
+		return
+	}
 	a.keyed[key] = slices.DeleteFunc(a.keyed[key], func(other *holding) bool { return other == h })
 	if len(a.keyed[key]) == 0 {
 		delete(a.keyed, key)
@@ -336,6 +357,9 @@ func (a *Allocator) free(h *holding, addr netip.Addr) {
 	h.drop(addr)
 	a.book.strike(addr, h)
 	a.settle(addr)
+	if pool := a.pools.of(addr); pool != nil {
+		a.freed[cursor{pool.Name(), addr.Is4()}] = addr
+	}
 }
 
 // sweep drops a holding that holds nothing.
@@ -344,9 +368,7 @@ func (a *Allocator) sweep(h *holding) {
 		return
 	}
 	delete(a.holdings, h.owner.UID)
-	if h.terms != nil && h.terms.Key != "" {
-		a.unkey(h)
-	}
+	a.unkey(h, h.key())
 	if len(a.spare) < maxSpare {
 		*h = holding{all: h.all[:0]}
 		a.spare = append(a.spare, h)

@@ -95,6 +95,28 @@ func TestUserAsksForAnother(t *testing.T) {
 	gets(t, a, claim("x"), "203.0.113.77")
 }
 
+// TestPoolThatAllowsExternalIPsDisplacesNothing serves a Service before its
+// external address is one of ours.
+func TestPoolThatAllowsExternalIPsDisplacesNothing(t *testing.T) {
+	lan := pool("lan", "203.0.113.0/29")
+	allowing := []*v1alpha1.AddressPool{lan, pool("ext", "198.51.100.0/29", spec(func(s *v1alpha1.AddressPoolSpec) { s.AllowExternalIPs = true }))}
+	external := func(texts ...string) func(*Claim) {
+		return func(c *Claim) { c.External = addrs(texts...) }
+	}
+	a := allocator(lan)
+	gets(t, a, claim("x", external("198.51.100.1")), "203.0.113.0")
+	a.SetPools(Compile(allowing), nil)
+	for range 2 {
+		gets(t, a, claim("x", external("198.51.100.1")), "198.51.100.1 203.0.113.0")
+	}
+	gets(t, a, claim("x", external("198.51.100.2")), "198.51.100.2")
+	gets(t, a, claim("x"), "198.51.100.2")
+
+	restarted := NewAllocator()
+	restarted.SetPools(Compile(allowing), []Record{shows("x", "203.0.113.0")})
+	gets(t, restarted, claim("x", external("198.51.100.1")), "198.51.100.1 203.0.113.0")
+}
+
 func TestAdoption(t *testing.T) {
 	a := allocator(pool("lan", "203.0.113.0/24"))
 	a.SetNodes(map[netip.Addr]string{netip.MustParseAddr("203.0.113.9"): "n", netip.MustParseAddr("192.0.2.9"): "n"})
@@ -197,6 +219,61 @@ func TestFollow(t *testing.T) {
 	if got := join(a.Addresses("y")); got != "203.0.113.1" {
 		t.Errorf("y lost its address to another controller: has %q", got)
 	}
+}
+
+// TestFollowTakesTheTermsThatOthersDispute has a Service of another controller
+// take a port that a co-tenant has: it stays, as its status says so, but nobody
+// may join on what it said before.
+func TestFollowTakesTheTermsThatOthersDispute(t *testing.T) {
+	on := func(ports ...int32) *Terms {
+		terms := &Terms{Namespace: "default"}
+		for _, port := range ports {
+			terms.Ports = append(terms.Ports, Port{Number: port})
+		}
+		return terms
+	}
+	with := func(terms *Terms) func(*Claim) { return func(c *Claim) { c.Terms = terms } }
+	a := allocator(pool("lan", "203.0.113.1", spec(func(s *v1alpha1.AddressPoolSpec) { s.Sharing = v1alpha1.SharingPorts })))
+	record := shows("f", "203.0.113.1")
+	record.Terms = on(80)
+	a.Follow(record)
+	gets(t, a, claim("x", with(on(81))), "203.0.113.1")
+	record.Terms = on(81, 82)
+	a.Follow(record)
+	refused(t, a, claim("y", with(on(82))), PoolExhausted)
+	gets(t, a, claim("z", with(on(80))), "203.0.113.1")
+}
+
+func TestRecordedAddressOfOneThatHoldsNothing(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.0/28"))
+	recorded := func(texts ...string) func(*Claim) {
+		return func(c *Claim) { c.Recorded = addrs(texts...) }
+	}
+	gets(t, a, claim("x", recorded("203.0.113.7")), "203.0.113.7")
+	gets(t, a, claim("y", recorded("203.0.113.7", "203.0.113.8"), from("lan")), "203.0.113.8")
+}
+
+func TestAvoidedAddressIsNotShared(t *testing.T) {
+	ports := func(avoid bool) *v1alpha1.AddressPool {
+		return pool("lan", "203.0.113.0", spec(func(s *v1alpha1.AddressPoolSpec) {
+			s.Sharing, s.AvoidBuggyIPs = v1alpha1.SharingPorts, avoid
+		}))
+	}
+	a := allocator(ports(false))
+	gets(t, a, claim("x"), "203.0.113.0")
+	a.SetPools(Compile([]*v1alpha1.AddressPool{ports(true)}), nil)
+	refused(t, a, claim("y"), PoolExhausted)
+	gets(t, a, claim("x"), "203.0.113.0")
+}
+
+func TestFreedAddressRestsBehindTheCursor(t *testing.T) {
+	a := allocator(pool("lan", "203.0.113.1-203.0.113.4"))
+	gets(t, a, claim("x"), "203.0.113.1")
+	gets(t, a, claim("y", want("203.0.113.2")), "203.0.113.2")
+	a.Forget("y")
+	gets(t, a, claim("z"), "203.0.113.3")
+	gets(t, a, claim("w"), "203.0.113.4")
+	gets(t, a, claim("v"), "203.0.113.2")
 }
 
 func TestChoiceOfPool(t *testing.T) {

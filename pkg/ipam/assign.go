@@ -71,16 +71,17 @@ func (a *Allocator) renegotiate(h *holding, terms *Terms) {
 	a.agree(h, terms)
 }
 
-// breaks reports whether the Service cannot share the address on its new terms.
-// Whether the pool allows it matters only where the user changed the key: an edit
-// of the pool moves nobody.
+// breaks reports whether the Service cannot share the address on its new terms
+// with the others there. It does not leave where it could not before: then the
+// other one changed, and leaves. Whether the pool allows it matters only where the
+// user changed the key: an edit of the pool moves nobody.
 func (a *Allocator) breaks(h *holding, addr netip.Addr, terms *Terms) bool {
 	if h.terms.Equal(terms) {
 		return false
 	}
 	newKey := h.terms == nil || h.terms.Key != terms.Key
 	for _, t := range a.book.tenants(addr) {
-		if t.holding == h || t.terms == nil {
+		if t.holding == h || t.terms == nil || h.terms != nil && h.terms.Clash(t.terms) != "" {
 			continue
 		}
 		if !MayKeepSharing(a.pools.of(addr), terms, t.terms, !newKey) {
@@ -134,14 +135,34 @@ func (a *Allocator) choosePicked(claim *Claim, h *holding) *Refusal {
 		if pool == nil || !pool.object.Spec.AllowExternalIPs {
 			continue
 		}
-		if refusal := claim.checkFamily(addr); refusal != nil {
-			return refusal
+		if family := familyOf(addr); !slices.Contains(claim.Families, family) {
+			return refuse(FamilyUnavailable, "%s of spec.externalIPs lies in AddressPool %q, but the Service has no %s: add it to spec.ipFamilies, or remove the address", addr, pool.Name(), family)
 		}
 		if refusal := a.pick(claim, h, addr); refusal != nil {
 			return refusal
 		}
 	}
+	if len(claim.External) > 0 {
+		a.keepBeside(claim, h)
+	}
 	return nil
+}
+
+// keepBeside chooses what the Service has beside external addresses that it had
+// when it was served last. Then it was a pool that changed, which displaces nothing.
+func (a *Allocator) keepBeside(claim *Claim, h *holding) {
+	if h == nil || h.known && h.request().external != askedBy(claim).external {
+		return
+	}
+	external := len(a.chosen)
+	for _, addr := range h.has() {
+		family := familyOf(addr)
+		beside := slices.ContainsFunc(a.chosen[:external], func(c choice) bool { return familyOf(c.addr) == family })
+		chosen := slices.ContainsFunc(a.chosen, func(c choice) bool { return c.addr == addr })
+		if beside && !chosen && !hasFamily(claim.Requested, family) && !a.asksForAnother(claim, h, addr) {
+			a.chosen = append(a.chosen, choice{addr: addr})
+		}
+	}
 }
 
 func (a *Allocator) pick(claim *Claim, h *holding, addr netip.Addr) *Refusal {
@@ -172,7 +193,7 @@ func (a *Allocator) choose(claim *Claim, h *holding, family corev1.IPFamily) *Re
 	}
 	if !hasFamily(h.has(), family) {
 		for _, addr := range claim.Recorded {
-			if familyOf(addr) == family && a.adoptable(addr, claim.Marked) && a.ownOrFree(claim, addr) {
+			if familyOf(addr) == family && a.adoptable(addr, claim.Marked) && a.ownOrFree(claim, addr) && !a.asksForAnother(claim, h, addr) {
 				a.chosen = append(a.chosen, choice{addr: addr})
 				return nil
 			}
@@ -189,10 +210,10 @@ func (a *Allocator) choose(claim *Claim, h *holding, family corev1.IPFamily) *Re
 // the claim such that addr no longer answers it. Pools that changed are no
 // reason: then the address stays.
 func (a *Allocator) asksForAnother(claim *Claim, h *holding, addr netip.Addr) bool {
-	before := h.request()
-	if !h.known || before == (request{claim.Pool, claim.Protocol}) {
+	if h == nil || !h.known {
 		return false
 	}
+	before := h.request()
 	pool := a.pools.of(addr)
 	elsewhere := claim.Pool != before.pool && claim.Pool != "" &&
 		(pool == nil || pool.Name() != claim.Pool)
@@ -217,7 +238,7 @@ func (a *Allocator) commit(claim *Claim) {
 			a.cursors[cursor{c.searched, c.addr.Is4()}] = c.addr
 		}
 	}
-	h.ask(request{claim.Pool, claim.Protocol})
+	h.ask(askedBy(claim))
 	h.known = true
 	a.agree(h, claim.Terms)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,43 +32,73 @@ func claims(n int, change ...func(*Claim)) []Claim {
 func filled(b *testing.B, pools []*v1alpha1.AddressPool, claims []Claim) *Allocator {
 	b.Helper()
 	a := allocator(pools...)
+	fill(b, a, claims)
+	return a
+}
+
+// fill serves the claims.
+func fill(b *testing.B, a *Allocator, claims []Claim) {
+	b.Helper()
 	for i := range claims {
 		if _, err := a.Assign(&claims[i], nil); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return a
 }
 
-// BenchmarkAllocate has an address given to a new Service, and taken from one that
-// is gone, among 100,000 assignments in pools of different sizes.
+// round is the number of Services that come or go while the clock runs. Between two
+// rounds it stands still, and as many go or come.
+const round = 64
+
+// BenchmarkAllocate gives an address to a new Service, where 100,000 have one: in
+// the same pool, or beside it in another.
 func BenchmarkAllocate(b *testing.B) {
-	for _, pool := range []*v1alpha1.AddressPool{
-		pool("slash8", "10.0.0.0/8"),
-		pool("slash15", "198.18.0.0/15"),
-		pool("slash64", "2001:db8::/64"),
-		pool("ten", "198.18.0.0/18 198.18.64.0/20 198.18.80.0/20 198.18.96.0/19 198.18.128.0/20 198.18.144.0/20 198.18.160.0/19 198.18.192.0/18 198.19.0.0/17 198.19.128.0/17"),
+	for _, test := range []struct {
+		name, addresses string
+		beside          bool
+	}{
+		{"slash15", "198.18.0.0/15", false},
+		{"slash8", "10.0.0.0/8", false},
+		{"slash64", "2001:db8::/64", false},
+		{"ten ranges", "10.0.0.0/18 10.0.64.0/20 10.0.80.1-10.0.95.254 10.0.96.0/19 10.0.128.0/20 10.0.144.1-10.0.159.255 10.0.160.0/19 10.0.192.0/18 10.1.0.1-10.1.127.255 10.2.0.0/17", false},
+		{"slash24 beside", "203.0.113.0/24", true},
+		{"slash8 beside", "10.0.0.0/8", true},
+		{"slash64 beside", "2001:db8::/64", true},
 	} {
-		b.Run(pool.Name, func(b *testing.B) {
-			six := func(c *Claim) {
-				if pool.Name == "slash64" {
-					c.Families = []corev1.IPFamily{corev1.IPv6Protocol}
-				}
+		b.Run(test.name, func(b *testing.B) {
+			first := pool("first", test.addresses, spec(func(s *v1alpha1.AddressPoolSpec) { s.Priority = 1 }))
+			served := claims(many+round, ofFamily(test.addresses))
+			if test.beside {
+				served = claims(2*round, ofFamily(test.addresses))
 			}
-			all := claims(many+1, six)
-			a := filled(b, []*v1alpha1.AddressPool{pool}, all[:many])
+			a := filled(b, []*v1alpha1.AddressPool{first, pool("other", "198.18.0.0/15")}, served[:len(served)-round])
+			if test.beside {
+				fill(b, a, claims(many, from("other")))
+			}
 			into := make([]netip.Addr, 0, 1)
 			b.ReportAllocs()
-			b.ResetTimer()
 			for i := 0; b.Loop(); i++ {
-				// Far apart, so that free addresses are scattered.
-				next, gone := &all[(i+many)%len(all)], &all[i%len(all)]
-				a.Forget(gone.UID)
-				if _, err := a.Assign(next, into); err != nil {
+				if i > 0 && i%round == 0 {
+					b.StopTimer()
+					for j := i - round; j < i; j++ {
+						a.Forget(served[j%len(served)].UID)
+					}
+					b.StartTimer()
+				}
+				if _, err := a.Assign(&served[(i+len(served)-round)%len(served)], into); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
+	}
+}
+
+// ofFamily makes claims of the family of the addresses.
+func ofFamily(addresses string) func(*Claim) {
+	return func(c *Claim) {
+		if strings.Contains(addresses, ":") {
+			c.Families = []corev1.IPFamily{corev1.IPv6Protocol}
+		}
 	}
 }
 
@@ -85,24 +116,46 @@ func BenchmarkAgain(b *testing.B) {
 	}
 }
 
-// BenchmarkRelease ends the hold of a Service, and sees that its status is empty.
+// BenchmarkRelease ends the hold of one of 100,000 Services, and sees that its
+// status is empty.
 func BenchmarkRelease(b *testing.B) {
 	all := claims(many)
 	a := filled(b, []*v1alpha1.AddressPool{pool("lan", "198.18.0.0/15")}, all)
-	into := make([]netip.Addr, 0, 1)
 	b.ReportAllocs()
-	b.ResetTimer()
 	for i := 0; b.Loop(); i++ {
-		// Every second address is released; each of them is assigned again when all
-		// are, so that there are half as many assignments at least.
-		c := &all[2*i%many]
-		if a.holdings[c.UID] == nil {
-			if _, err := a.Assign(c, into); err != nil {
-				b.Fatal(err)
+		if i > 0 && i%round == 0 {
+			b.StopTimer()
+			for j := i - round; j < i; j++ {
+				if _, err := a.Assign(&all[j%many], nil); err != nil {
+					b.Fatal(err)
+				}
 			}
+			b.StartTimer()
 		}
-		a.Release(c.UID)
-		a.Observe(c.UID, nil)
+		a.Release(all[i%many].UID)
+		a.Observe(all[i%many].UID, nil)
+	}
+}
+
+// BenchmarkPreferDualStack gives an address of each family, or of the one that there
+// is, to one Service after another that comes and goes.
+func BenchmarkPreferDualStack(b *testing.B) {
+	for _, test := range []struct{ name, addresses string }{
+		{"both", "198.18.0.0/15 2001:db8::/64"},
+		{"one", "198.18.0.0/15"},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			all := claims(many+1, dual, partial)
+			a := filled(b, []*v1alpha1.AddressPool{pool("lan", test.addresses)}, all[:many])
+			into := make([]netip.Addr, 0, 2)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				a.Forget(all[i%len(all)].UID)
+				if _, err := a.Assign(&all[(i+many)%len(all)], into); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -209,6 +209,16 @@ func (b *book) keysBetween(first, last blockKey) []blockKey {
 		return cmp.Or(cmp.Compare(x.high, y.high), cmp.Compare(x.low, y.low))
 	}
 	var keys []blockKey
+	if first.high == last.high && last.low-first.low < uint64(len(b.blocks)) {
+		for key := first; ; key = key.next() {
+			if b.blocks[key] != nil {
+				keys = append(keys, key)
+			}
+			if key == last {
+				return keys
+			}
+		}
+	}
 	for key := range b.blocks {
 		if compare(first, key) <= 0 && compare(key, last) <= 0 {
 			keys = append(keys, key)

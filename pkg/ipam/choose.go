@@ -27,7 +27,7 @@ func (a *Allocator) mayHave(claim *Claim, addr netip.Addr) *Refusal {
 	if refusal := pool.admits(claim); refusal != nil {
 		return refusal
 	}
-	if pool.object.Spec.AvoidBuggyIPs && buggy(addr) {
+	if pool.avoids(addr) {
 		return refuse(PoolForbidden, "AddressPool %q does not give out %s (spec.avoidBuggyIPs): request another address", pool.Name(), addr)
 	}
 	for _, t := range a.book.tenants(addr) {
@@ -167,7 +167,7 @@ func (a *Allocator) join(pool *Pool, claim *Claim, is4 bool) netip.Addr {
 
 // roomFor reports whether the claim may share the address with all that have it.
 func (a *Allocator) roomFor(pool *Pool, claim *Claim, addr netip.Addr) bool {
-	if _, node := a.nodeWith(addr); node {
+	if _, node := a.nodeWith(addr); node || pool.avoids(addr) {
 		return false
 	}
 	for _, t := range a.book.tenants(addr) {
@@ -222,12 +222,21 @@ func noPool(family corev1.IPFamily, refusals []*Refusal) *Refusal {
 }
 
 // nextFree is the first free address behind the pool's cursor, or before it when
-// there is none; the zero Addr when all are taken. It looks at blocks, not at
-// addresses.
+// there is none; the zero Addr when all are taken. The one that was freed last is
+// given if there is no other.
 func (a *Allocator) nextFree(pool *Pool, is4 bool) netip.Addr {
+	addr := a.freeFrom(a.cursor(pool, is4), pool, is4)
+	if addr.IsValid() && addr == a.freed[cursor{pool.Name(), is4}] {
+		return a.freeFrom(addr.Next(), pool, is4)
+	}
+	return addr
+}
+
+// freeFrom is the first free address that is not before start, or else the first
+// one. It looks at blocks, not at addresses.
+func (a *Allocator) freeFrom(start netip.Addr, pool *Pool, is4 bool) netip.Addr {
 	ranges := familyRanges(pool.owned, is4)
 	avoid := pool.object.Spec.AvoidBuggyIPs
-	start := a.cursor(pool, is4)
 	split := 0
 	if start.IsValid() {
 		split = searchRanges(ranges, start)

@@ -60,25 +60,3 @@ func TestNewClaim(t *testing.T) {
 		})
 	}
 }
-
-func FuzzNewClaim(f *testing.F) {
-	f.Add("203.0.113.1", "203.0.113.1,2001:db8::1", "BGP", true)
-	f.Add("", "::ffff:203.0.113.1", "", false)
-	f.Add("fe80::1%x", ",", "Layer2", true)
-	f.Fuzz(func(t *testing.T, field, list, protocol string, six bool) {
-		s := service(field, map[string]string{v1alpha1.ServiceAddresses: list, v1alpha1.ServiceProtocol: protocol}, corev1.IPv4Protocol)
-		if six {
-			s.Spec.IPFamilies = append(s.Spec.IPFamilies, corev1.IPv6Protocol)
-		}
-		claim, err := NewClaim(s, nil)
-		var refusal *Refusal
-		if err != nil && !errors.As(err, &refusal) {
-			t.Fatalf("error %v is no refusal", err)
-		}
-		for _, addr := range claim.Requested {
-			if !addr.IsValid() || addr.Is4In6() || addr.Zone() != "" {
-				t.Fatalf("requests %v", addr)
-			}
-		}
-	})
-}

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -30,6 +31,16 @@ type holding struct {
 type request struct {
 	pool     string
 	protocol v1alpha1.Protocol
+	// external addresses, as text.
+	external string
+}
+
+func askedBy(claim *Claim) request {
+	r := request{pool: claim.Pool, protocol: claim.Protocol}
+	if len(claim.External) > 0 {
+		r.external = fmt.Sprint(claim.External)
+	}
+	return r
 }
 
 // has are the addresses that the Service has.
@@ -42,6 +53,14 @@ func (h *holding) has() []netip.Addr {
 
 // retiring are those that it had.
 func (h *holding) retiring() []netip.Addr { return h.all[h.current:] }
+
+// key is the share-key.
+func (h *holding) key() string {
+	if h.terms == nil {
+		return ""
+	}
+	return h.terms.Key
+}
 
 // take makes addr the last one that the Service has.
 func (h *holding) take(addr netip.Addr) {

@@ -225,7 +225,7 @@ func TestOutcomes(t *testing.T) {
 
 		{"external, allowed", []option{externals("192.0.2.33")}, "192.0.2.33", ""},
 		{"external, of both families", []option{stack(require, four, sixth), externals("192.0.2.33", "2001:db8:2::1")}, "192.0.2.33 2001:db8:2::1", ""},
-		{"external, of a family that it lacks", []option{externals("2001:db8:2::1")}, "FamilyUnavailable", "spec.ipFamilies"},
+		{"external, of a family that it lacks", []option{externals("2001:db8:2::1")}, "FamilyUnavailable", `2001:db8:2::1 of spec.externalIPs lies in AddressPool "external"`},
 		{"external, outside all pools", []option{externals("198.18.0.1")}, "203.0.113.10", ""},
 		{"external, not allowed", []option{externals("203.0.113.12")}, "203.0.113.10", ""},
 		{"external and requested", []option{externals("192.0.2.33"), addresses("203.0.113.12")}, "203.0.113.12 192.0.2.33", ""},

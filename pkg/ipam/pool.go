@@ -72,6 +72,11 @@ func (p *Pool) closed() (why, remedy string) {
 	return "", ""
 }
 
+// avoids reports whether the pool does not give out addr, which belongs to it.
+func (p *Pool) avoids(addr netip.Addr) bool {
+	return p.object.Spec.AvoidBuggyIPs && buggy(addr)
+}
+
 // Speaks reports whether the pool's addresses are announced by protocol.
 func (p *Pool) Speaks(protocol v1alpha1.Protocol) bool {
 	return slices.Contains(p.protocols(), protocol)

@@ -135,13 +135,10 @@ func inUse(addr netip.Addr, pool *Pool, claim *Claim, by *holding) *Refusal {
 	has := fmt.Sprintf("%s of AddressPool %q is in use by Service %s", addr, pool.Name(), by.owner)
 	other := by.terms
 	if other == nil {
-		other = &Terms{} // it has no key, and the pool does not share by ports
+		other = &Terms{} // it has no key, and the pool did not share by ports when it was served
 	}
-	why := claim.Terms.refusal(other, pool.sharing())
+	why := cmp.Or(claim.Terms.refusal(other, pool.sharing()), claim.Terms.Clash(other), "its ports are not known yet: wait a moment")
 	wants := claim.Terms.Key != "" || pool.sharing() == v1alpha1.SharingPorts
-	if why == "" {
-		why = claim.Terms.Clash(other)
-	}
 	if wants && pool.sharing() != v1alpha1.SharingNever {
 		return refuse(SharingConflict, "%s, and cannot be shared: %s; or request another address", has, why)
 	}
