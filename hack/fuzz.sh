@@ -3,7 +3,7 @@
 # package: make it a row of a test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for file in $(git grep -l '^func Fuzz' -- '*_test.go'); do
+for file in $(git grep -l --untracked '^func Fuzz' -- '*_test.go'); do
 	for fuzzer in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
 		# Minimizing what is merely interesting may take a minute each time.
 		go test -run '^$' -fuzz "^${fuzzer}\$" -fuzztime "${FUZZTIME:-30s}" -fuzzminimizetime 200x "./$(dirname "$file")"

@@ -75,7 +75,7 @@ func (b *balancer) wants(cached *corev1.Service) bool {
 // *ipam.Refusal, or errGone.
 func (b *balancer) assign(service *corev1.Service) (ipam.Assignment, error) {
 	assignment, err := b.tryAssign(service)
-	if err != nil || assignment.Missing != nil {
+	if err != nil || assignment.Missing != nil || assignment.Unclaimed {
 		b.waiting.add(ipam.OwnerOf(service))
 	} else {
 		b.waiting.drop(service.UID)
@@ -91,9 +91,16 @@ func (b *balancer) assign(service *corev1.Service) (ipam.Assignment, error) {
 func (b *balancer) tryAssign(service *corev1.Service) (ipam.Assignment, error) {
 	claim, err := ipam.NewClaim(service, b.namespaceLabels(service.Namespace))
 	if err != nil {
+		// What cannot be read of it is no excuse for a port that it took over.
+		if b.allocator.Renegotiate(service.UID, ipam.TermsOf(service)) {
+			b.noteHope()
+		}
 		return ipam.Assignment{}, err
 	}
 	assignment, err := b.allocator.Assign(&claim, nil)
+	if assignment.NewTerms {
+		b.noteHope()
+	}
 	b.notices.about(service, b.allocator.Disallowed(&claim), assignment.Missing)
 	return assignment, err
 }
@@ -132,4 +139,10 @@ func (b *balancer) noteService(service *corev1.Service, status bool) {
 	b.changes.note(func(batch *batch) {
 		batch.service(change{owner: ipam.OwnerOf(service), status: status})
 	})
+}
+
+// noteHope has run serve those who wait: something changed that may be what they
+// wait for.
+func (b *balancer) noteHope() {
+	b.changes.note(func(batch *batch) { batch.hope = true })
 }

@@ -20,7 +20,9 @@ type changes struct {
 // batch is what changed since the last batch was taken.
 type batch struct {
 	pools, nodes, namespaces bool
-	services                 map[types.UID]change
+	// hope is true when somebody who waits may be served, for another reason.
+	hope     bool
+	services map[types.UID]change
 }
 
 // change is a Service that has to be examined.

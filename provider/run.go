@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -42,7 +43,7 @@ func (b *balancer) step(batch batch) {
 	if batch.pools {
 		b.readPools()
 	}
-	hope := batch.nodes || batch.pools || batch.namespaces
+	hope := batch.nodes || batch.pools || batch.namespaces || batch.hope
 	for _, change := range batch.services {
 		if b.examine(change) {
 			hope = true
@@ -73,16 +74,18 @@ func (b *balancer) examine(change change) (freed bool) {
 		return b.allocator.Follow(ipam.RecordOf(service))
 	}
 	record := ipam.RecordOf(service)
-	switch {
-	case !b.wants(service):
-	case change.status && b.allocator.Mistaken(record):
-		// Someone else wrote the status: a deposed leader, or a user.
-		b.view.Requeue(service)
-	case b.allocator.Renegotiates(record):
-		// Upstream does not look at all that sharing depends on (the selector).
-		b.view.Requeue(service)
+	hope := false
+	if b.wants(service) {
+		// Upstream does not look at all that sharing depends on (the selector). And
+		// where the status is mistaken somebody else wrote it: a deposed leader, or
+		// a user.
+		leaves, newTerms := b.allocator.Retell(record)
+		if leaves || change.status && b.allocator.Mistaken(record) {
+			b.view.Requeue(service)
+		}
+		hope = newTerms
 	}
-	return b.allocator.Observe(record.UID, record.Addresses)
+	return b.allocator.Observe(record.UID, record.Addresses) || hope
 }
 
 // serve gives addresses to waiting Services, in their order, and hands those that
@@ -134,8 +137,26 @@ func (b *balancer) readPools() {
 			klog.InfoS("AddressPool overlaps another one", "addressPool", name, "conflict", conflict)
 		}
 	}
-	services, _ := b.services.List(labels.Everything())
-	for _, conflict := range b.allocator.SetPools(pools, ipam.Records(services)) {
+	for _, conflict := range b.allocator.SetPools(pools, b.records()) {
 		klog.InfoS("Two Services record one address", "conflict", conflict)
 	}
+}
+
+// records are what all Services have recorded, those of other controllers last.
+func (b *balancer) records() []ipam.Record {
+	services, _ := b.services.List(labels.Everything())
+	var ours, others []*corev1.Service
+	for _, service := range services {
+		if b.classes.ours(service) {
+			ours = append(ours, service)
+		} else {
+			others = append(others, service)
+		}
+	}
+	records := ipam.Records(ours)
+	for _, record := range ipam.Records(others) {
+		record.Foreign = true
+		records = append(records, record)
+	}
+	return records
 }

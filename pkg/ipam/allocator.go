@@ -35,6 +35,10 @@ type Allocator struct {
 	// before them.
 	freed map[cursor]netip.Addr
 
+	// crowded are the claims for which no shared address had room, until something
+	// changes: a thousand that wait for the same must not look a thousand times.
+	crowded map[crowd]bool
+
 	// chosen and spare are reused, so that the common claim makes no garbage.
 	chosen []choice
 	spare  []*holding
@@ -43,6 +47,13 @@ type Allocator struct {
 type cursor struct {
 	pool string
 	is4  bool
+}
+
+// crowd is a pool, and the terms (as text) on which no address of it is shared.
+type crowd struct {
+	pool  string
+	is4   bool
+	terms string
 }
 
 // maxSpare bounds the holdings that are kept for reuse.
@@ -57,6 +68,7 @@ func NewAllocator() *Allocator {
 		keyed:    map[string][]*holding{},
 		cursors:  map[cursor]netip.Addr{},
 		freed:    map[cursor]netip.Addr{},
+		crowded:  map[crowd]bool{},
 	}
 }
 
@@ -67,6 +79,7 @@ func (a *Allocator) SetPools(pools *Pools, records []Record) []Conflicting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pools = pools
+	clear(a.crowded)
 	gone := func(c cursor, _ netip.Addr) bool { return pools.Get(c.pool) == nil }
 	maps.DeleteFunc(a.cursors, gone)
 	maps.DeleteFunc(a.freed, gone)
@@ -93,6 +106,7 @@ func (a *Allocator) SetReported(reported map[netip.Addr]string) {
 func (a *Allocator) reserve(what *map[netip.Addr]string, now map[netip.Addr]string) {
 	before := *what
 	*what = now
+	clear(a.crowded)
 	for addr := range before {
 		a.settle(addr)
 	}
@@ -158,7 +172,7 @@ func (a *Allocator) adoptOne(record *Record, conflicts []Conflicting) []Conflict
 			continue
 		}
 		h := a.holding(record.Owner)
-		h.settled = record.Settled
+		h.settled, h.foreign = record.Settled, record.Foreign
 		a.take(h, addr)
 		a.remember(h, record.Terms)
 	}
@@ -197,8 +211,10 @@ func (a *Allocator) Follow(record Record) (freed bool) {
 		h.known, h.settled = false, h.settled && record.Settled
 		a.sweep(h)
 	}
+	record.Foreign = true
 	a.adopt([]Record{record})
 	if h := a.holdings[record.UID]; h != nil {
+		h.foreign = true
 		a.agree(h, record.Terms) // others may dispute what it keeps
 	}
 	return freed
@@ -224,16 +240,23 @@ func (a *Allocator) take(h *holding, addr netip.Addr) {
 
 // agree makes these the terms of the Service, where they can matter: most
 // Services share nothing, and a copy for each would cost as much as all the rest.
-func (a *Allocator) agree(h *holding, terms *Terms) {
+//
+// It reports whether the terms are new.
+func (a *Allocator) agree(h *holding, terms *Terms) (newTerms bool) {
 	if terms.Key == "" && !slices.ContainsFunc(h.all, a.shared) {
 		terms = nil
 	}
+	if h.terms.Equal(terms) {
+		return false
+	}
 	a.remember(h, terms)
+	return true
 }
 
 // remember makes these the terms of the Service, and has it found by its key. It
 // keeps its place among those with the key: the first is joined first.
 func (a *Allocator) remember(h *holding, terms *Terms) {
+	clear(a.crowded)
 	before := h.key()
 	h.terms = terms
 	if h.key() == before {
@@ -296,15 +319,6 @@ func (a *Allocator) Mistaken(record Record) bool {
 	return slices.ContainsFunc(record.Addresses, func(addr netip.Addr) bool { return a.adoptable(addr, record.Marked) })
 }
 
-// Renegotiates reports whether the Service has changed its terms of sharing such
-// that it has to leave an address. Assign does it.
-func (a *Allocator) Renegotiates(record Record) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	h := a.holdings[record.UID]
-	return h != nil && slices.ContainsFunc(h.has(), func(addr netip.Addr) bool { return a.breaks(h, addr, record.Terms) })
-}
-
 // Release ends the Service's hold. Its addresses retire: they are free when
 // Observe no longer sees them recorded, or after Forget. It may be repeated.
 func (a *Allocator) Release(uid types.UID) {
@@ -354,6 +368,7 @@ func (a *Allocator) Forget(uid types.UID) (freed bool) {
 }
 
 func (a *Allocator) free(h *holding, addr netip.Addr) {
+	clear(a.crowded)
 	h.drop(addr)
 	a.book.strike(addr, h)
 	a.settle(addr)

@@ -221,10 +221,9 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// TestFollowTakesTheTermsThatOthersDispute has a Service of another controller
-// take a port that a co-tenant has: it stays, as its status says so, but nobody
-// may join on what it said before.
-func TestFollowTakesTheTermsThatOthersDispute(t *testing.T) {
+// TestNobodySharesWithAnotherController: what that does with the address is not
+// known.
+func TestNobodySharesWithAnotherController(t *testing.T) {
 	on := func(ports ...int32) *Terms {
 		terms := &Terms{Namespace: "default"}
 		for _, port := range ports {
@@ -237,11 +236,12 @@ func TestFollowTakesTheTermsThatOthersDispute(t *testing.T) {
 	record := shows("f", "203.0.113.1")
 	record.Terms = on(80)
 	a.Follow(record)
+	refused(t, a, claim("x", with(on(81))), PoolExhausted)
+	record.Foreign = true
+	a.SetPools(a.pools, []Record{record})
+	refused(t, a, claim("x", with(on(81))), PoolExhausted)
+	gets(t, a, claim("f", with(on(80))), "203.0.113.1")
 	gets(t, a, claim("x", with(on(81))), "203.0.113.1")
-	record.Terms = on(81, 82)
-	a.Follow(record)
-	refused(t, a, claim("y", with(on(82))), PoolExhausted)
-	gets(t, a, claim("z", with(on(80))), "203.0.113.1")
 }
 
 func TestRecordedAddressOfOneThatHoldsNothing(t *testing.T) {

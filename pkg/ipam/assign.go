@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Assignment is the answer to a claim.
@@ -13,6 +14,12 @@ type Assignment struct {
 	Addresses []netip.Addr
 	// Missing says why a partial claim (PreferDualStack) lacks a family, or is nil.
 	Missing *Refusal
+	// Unclaimed is true where the claim has external addresses that it did not get:
+	// a pool may allow them later.
+	Unclaimed bool
+	// NewTerms is true where the Service shares on other terms than before, also
+	// if it is refused: others may have been waiting for that.
+	NewTerms bool
 }
 
 // choice is an address for a claim.
@@ -34,18 +41,41 @@ func (a *Allocator) Assign(claim *Claim, into []netip.Addr) (Assignment, error) 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.holdings[claim.UID]
-	if h != nil {
-		a.renegotiate(h, claim.Terms)
-	}
+	newTerms := h != nil && a.renegotiate(h, claim.Terms)
 	missing, refusal := a.chooseAll(claim, h)
 	if refusal != nil {
-		return Assignment{}, refusal
+		return Assignment{NewTerms: newTerms}, refusal
 	}
 	a.commit(claim)
 	for _, c := range a.chosen {
 		into = append(into, c.addr)
 	}
-	return Assignment{Addresses: into, Missing: missing}, nil
+	unclaimed := slices.ContainsFunc(claim.External, func(addr netip.Addr) bool { return !slices.Contains(into, addr) })
+	return Assignment{Addresses: into, Missing: missing, Unclaimed: unclaimed, NewTerms: newTerms}, nil
+}
+
+// Renegotiate tells the terms of a Service whose claim cannot be read. It reports
+// whether they are new.
+func (a *Allocator) Renegotiate(uid types.UID, terms *Terms) (newTerms bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.holdings[uid]
+	return h != nil && a.renegotiate(h, terms)
+}
+
+// Retell tells the terms of the Service as the API shows them. Where it has to leave
+// an address for them, that is for Assign to do; otherwise they count from now on.
+func (a *Allocator) Retell(record Record) (leaves, newTerms bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.holdings[record.UID]
+	if h == nil {
+		return false, false
+	}
+	if slices.ContainsFunc(h.has(), func(addr netip.Addr) bool { return a.breaks(h, addr, record.Terms) }) {
+		return true, false
+	}
+	return false, a.agree(h, record.Terms)
 }
 
 // Explain says why the claim is refused, or why it gets less than it asks for; it
@@ -62,13 +92,14 @@ func (a *Allocator) Explain(claim *Claim) *Refusal {
 
 // renegotiate has the Service leave the addresses that it cannot share on its new
 // terms, and makes them its terms.
-func (a *Allocator) renegotiate(h *holding, terms *Terms) {
+// It reports whether they are new.
+func (a *Allocator) renegotiate(h *holding, terms *Terms) (newTerms bool) {
 	for i := h.current - 1; i >= 0; i-- {
 		if addr := h.all[i]; a.breaks(h, addr, terms) {
 			h.retire(addr)
 		}
 	}
-	a.agree(h, terms)
+	return a.agree(h, terms)
 }
 
 // breaks reports whether the Service cannot share the address on its new terms
@@ -141,6 +172,9 @@ func (a *Allocator) choosePicked(claim *Claim, h *holding) *Refusal {
 		if refusal := a.pick(claim, h, addr); refusal != nil {
 			return refusal
 		}
+	}
+	if len(a.chosen) > maxRequested {
+		return refuse(MalformedRequest, "spec.externalIPs: %d addresses are requested: request %d at most", len(a.chosen), maxRequested)
 	}
 	if len(claim.External) > 0 {
 		a.keepBeside(claim, h)
@@ -239,6 +273,10 @@ func (a *Allocator) commit(claim *Claim) {
 		}
 	}
 	h.ask(askedBy(claim))
+	if h.foreign {
+		h.foreign = false
+		clear(a.crowded)
+	}
 	h.known = true
 	a.agree(h, claim.Terms)
 }

@@ -208,20 +208,23 @@ func BenchmarkShare(b *testing.B) {
 	}
 }
 
-// recorded are n Services with an address in their status.
-func recorded(n int) []*corev1.Service {
+// recorded are n Services with an address in their status, which each of them shares
+// with as many others.
+func recorded(n, sharers int) []*corev1.Service {
 	services := make([]*corev1.Service, n)
 	addr := netip.MustParseAddr("198.18.0.0")
 	for i := range services {
 		services[i] = &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("service-%d", i), UID: uuid.NewUUID(), CreationTimestamp: metav1.Unix(int64(i*7919%n), 0)},
-			Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Port: 80}}},
+			Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Port: int32(i%sharers + 1)}}},
 			Status: corev1.ServiceStatus{
 				LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: addr.String()}}},
 				Conditions:   []metav1.Condition{{Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionTrue}},
 			},
 		}
-		addr = addr.Next()
+		if i%sharers == sharers-1 {
+			addr = addr.Next()
+		}
 	}
 	return services
 }
@@ -229,14 +232,17 @@ func recorded(n int) []*corev1.Service {
 // BenchmarkAdopt takes over what 100,000 Services have recorded: one operation is
 // all of them.
 func BenchmarkAdopt(b *testing.B) {
-	services := recorded(many)
-	pools := Compile([]*v1alpha1.AddressPool{pool("lan", "198.18.0.0/15")})
-	b.ResetTimer()
-	for b.Loop() {
-		a := NewAllocator()
-		if conflicts := a.SetPools(pools, Records(services)); len(conflicts) > 0 {
-			b.Fatal(conflicts)
-		}
+	for _, sharers := range []int{1, 2, 10} {
+		b.Run(fmt.Sprintf("%d per address", sharers), func(b *testing.B) {
+			services := recorded(many, sharers)
+			pools := Compile([]*v1alpha1.AddressPool{pool("lan", "198.18.0.0/15")})
+			for b.Loop() {
+				a := NewAllocator()
+				if conflicts := a.SetPools(pools, Records(services)); len(conflicts) > 0 {
+					b.Fatal(conflicts)
+				}
+			}
+		})
 	}
 }
 

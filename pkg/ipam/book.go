@@ -84,11 +84,6 @@ func (b *block) at(offset uint8) (from, to int) {
 	return from, to
 }
 
-// has reports whether the holding has the address.
-func (b *book) has(addr netip.Addr, h *holding) bool {
-	return slices.ContainsFunc(b.tenants(addr), func(t tenant) bool { return t.holding == h })
-}
-
 // enter makes the holding the last tenant of the address, unless it is one.
 func (b *book) enter(addr netip.Addr, h *holding) {
 	key, offset := locate(addr)

@@ -40,7 +40,7 @@ func (a *Allocator) mayHave(claim *Claim, addr netip.Addr) *Refusal {
 
 // shareable reports whether the claim may share the tenant's address.
 func shareable(pool *Pool, claim *Claim, t tenant) bool {
-	return t.terms != nil && MayShare(pool, claim.Terms, t.terms)
+	return t.terms != nil && !t.foreign && MayShare(pool, claim.Terms, t.terms)
 }
 
 // poolList names some pools, for a message.
@@ -184,6 +184,11 @@ func (a *Allocator) squeezeIn(pool *Pool, claim *Claim, is4 bool) (found netip.A
 	if pool.sharing() != v1alpha1.SharingPorts {
 		return netip.Addr{}
 	}
+	this := crowd{pool.Name(), is4, fmt.Sprint(*claim.Terms)}
+	newcomer := a.holdings[claim.UID] == nil // others have room where they were
+	if newcomer && a.crowded[this] {
+		return netip.Addr{}
+	}
 	for _, r := range familyRanges(pool.owned, is4) {
 		a.book.occupied(r.From(), r.To(), func(addr netip.Addr, tenants []tenant) bool {
 			if a.roomFor(pool, claim, addr) {
@@ -192,8 +197,11 @@ func (a *Allocator) squeezeIn(pool *Pool, claim *Claim, is4 bool) (found netip.A
 			return !found.IsValid()
 		})
 		if found.IsValid() {
-			break
+			return found
 		}
+	}
+	if newcomer {
+		a.crowded[this] = true
 	}
 	return found
 }

@@ -76,6 +76,9 @@ func NewClaim(service *corev1.Service, namespaceLabels map[string]string) (Claim
 	default:
 		return Claim{}, refuse(MalformedRequest, "annotation %s is %q: write %s or %s", v1alpha1.ServiceProtocol, claim.Protocol, v1alpha1.ProtocolBGP, v1alpha1.ProtocolLayer2)
 	}
+	if n := len(service.Spec.ExternalIPs); n > maxExternal {
+		return Claim{}, refuse(MalformedRequest, "spec.externalIPs lists %d addresses: list %d at most", n, maxExternal)
+	}
 	requested, refusal := requestedAddresses(service)
 	if refusal != nil {
 		return Claim{}, refusal
@@ -118,9 +121,13 @@ func requestedAddresses(service *corev1.Service) ([]netip.Addr, *Refusal) {
 	return requested, nil
 }
 
-// maxRequested bounds the addresses that a Service may request: all of them are in
-// its status, and planned with each change.
-const maxRequested = 64
+const (
+	// maxRequested bounds the addresses that a Service may request: all of them
+	// are in its status, and planned with each change.
+	maxRequested = 64
+	// maxExternal bounds its external addresses, which are looked at as often.
+	maxExternal = 256
+)
 
 // checkRequested refuses what the Service cannot have whatever the pools are.
 func (c *Claim) checkRequested() *Refusal {
@@ -146,7 +153,7 @@ func (c *Claim) checkFamily(addr netip.Addr) *Refusal {
 // is left out.
 func externalIPs(service *corev1.Service) []netip.Addr {
 	var external []netip.Addr
-	for _, text := range service.Spec.ExternalIPs {
+	for _, text := range service.Spec.ExternalIPs[:min(len(service.Spec.ExternalIPs), maxExternal)] {
 		if addr, err := ParseAddr(text); err == nil && !slices.Contains(external, addr) {
 			external = append(external, addr)
 		}

@@ -23,5 +23,9 @@ func (a *Allocator) Disallowed(claim *Claim) *Refusal {
 	if len(lies) == 0 {
 		return nil
 	}
+	const most = 5
+	if more := len(lies) - most; more > 0 {
+		lies = append(lies[:most], fmt.Sprintf("and %d more in such pools", more))
+	}
 	return refuse(PoolForbidden, "spec.externalIPs: %s, which does not allow that (spec.allowExternalIPs): it is neither reserved nor announced; allow it, or request the address by annotation lb.baremetal.dev/addresses", strings.Join(lies, ", "))
 }

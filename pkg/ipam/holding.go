@@ -24,6 +24,8 @@ type holding struct {
 	known bool
 	// settled is that of the record it was adopted from.
 	settled bool
+	// foreign Services are another controller's: nobody shares with them.
+	foreign bool
 }
 
 // request is the part of a claim that, when the user changes it, asks for
@@ -50,9 +52,6 @@ func (h *holding) has() []netip.Addr {
 	}
 	return h.all[:h.current]
 }
-
-// retiring are those that it had.
-func (h *holding) retiring() []netip.Addr { return h.all[h.current:] }
 
 // key is the share-key.
 func (h *holding) key() string {

@@ -191,6 +191,9 @@ type being struct {
 	adoptedSettled bool
 	// followed Services are another controller's: they may show what they like.
 	followed bool
+	// foreign are those as long as no claim of theirs is served: nobody shares with
+	// them.
+	foreign bool
 	// dim are Services whose terms the allocator need not know: they share nothing
 	// and could not until the pools were changed.
 	dim bool
@@ -201,7 +204,7 @@ func (b *being) all() set { return b.current | b.retiring }
 // clear forgets what is meaningless of a Service that holds nothing.
 func (b *being) clear() {
 	if b.all() == 0 {
-		b.known, b.adoptedSettled, b.followed, b.dim = false, false, false, false
+		b.known, b.adoptedSettled, b.followed, b.foreign, b.dim = false, false, false, false, false
 		b.served.pool, b.served.protocol, b.served.external = 0, 0, 0
 	}
 }
@@ -284,7 +287,7 @@ func (m *model) room(b *being, addr int) verdict {
 		other := &m.beings[i]
 		switch {
 		case other == b || !other.all().has(addr):
-		case clashes(b.bargain, other.told) || !permits(pool.mode, b.bargain, other.told):
+		case other.foreign || clashes(b.bargain, other.told) || !permits(pool.mode, b.bargain, other.told):
 			return no
 		case other.dim:
 			answer = maybe
@@ -696,7 +699,7 @@ func (l *life) operate() {
 }
 
 func (l *life) record(b *being) Record {
-	return Record{Owner: b.owner, Addresses: list(b.recorded, nil), Marked: b.marked, Settled: b.settled, Terms: b.terms()}
+	return Record{Owner: b.owner, Addresses: list(b.recorded, nil), Marked: b.marked, Settled: b.settled, Foreign: b.foreign, Terms: b.terms()}
 }
 
 // checkFreed notes what became free of a Service.
@@ -745,6 +748,7 @@ func (l *life) follow(b *being) {
 	b.current, b.retiring, b.known = b.all(), 0, false
 	keeps := b.current
 	l.adopt(b, false)
+	b.foreign = b.current != 0
 	if b.followed = b.current != 0; b.followed {
 		b.told = b.bargain
 	}
@@ -1016,7 +1020,7 @@ func (l *life) assign(b *being) {
 	var explained *Refusal
 	asked := l.oneIn(8)
 	if asked {
-		if got := l.a.Renegotiates(Record{Owner: b.owner, Terms: c.Terms}); got != (broken != 0) {
+		if got, _ := l.a.Retell(Record{Owner: b.owner, Terms: c.Terms}); got != (broken != 0) {
 			l.failf("%s renegotiates: %v; want it to leave %v", b.owner.Name, got, broken)
 		}
 		explained = l.a.Explain(c)
@@ -1110,7 +1114,7 @@ func (l *life) assign(b *being) {
 		l.poolOf(addr).last[familyNumber(familySet(familyOf(world[addr])))] = addr
 	}
 	b.retiring = b.all() &^ got
-	b.current, b.known, b.told, b.dim = got, true, b.bargain, false
+	b.current, b.known, b.told, b.dim, b.foreign = got, true, b.bargain, false, false
 	b.served.pool, b.served.protocol, b.served.external = b.pool, b.protocol, b.external
 }
 
@@ -1174,7 +1178,7 @@ func (l *life) check(b *being) {
 		}
 		return
 	}
-	if current, retiring := setOf(h.has()), setOf(h.retiring()); current != b.current || retiring != b.retiring || len(h.all) != b.all().count() || len(h.all) == 0 {
+	if current, retiring := setOf(h.has()), setOf(h.all[h.current:]); current != b.current || retiring != b.retiring || len(h.all) != b.all().count() || len(h.all) == 0 {
 		l.failf("%s has %v and %v retiring; want %v and %v", b.owner.Name, current, retiring, b.current, b.retiring)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
 
-// The pools of the table. Node n has 203.0.113.9, and Service default/first has
-// 203.0.113.8.
+// The pools of the table. Node n has 203.0.113.9, Service default/first has
+// 203.0.113.8, and default/second has 192.0.2.40.
 func tablePools() []*v1alpha1.AddressPool {
 	leaving := metav1.Unix(1, 0)
 	closed := func(s *v1alpha1.AddressPoolSpec) { s.AutoAssign = new(bool) }
@@ -228,6 +228,7 @@ func TestOutcomes(t *testing.T) {
 		{"external, of a family that it lacks", []option{externals("2001:db8:2::1")}, "FamilyUnavailable", `2001:db8:2::1 of spec.externalIPs lies in AddressPool "external"`},
 		{"external, outside all pools", []option{externals("198.18.0.1")}, "203.0.113.10", ""},
 		{"external, not allowed", []option{externals("203.0.113.12")}, "203.0.113.10", ""},
+		{"external, taken", []option{externals("192.0.2.40")}, "AddressInUse", `192.0.2.40 of AddressPool "external" is in use by Service default/second`},
 		{"external and requested", []option{externals("192.0.2.33"), addresses("203.0.113.12")}, "203.0.113.12 192.0.2.33", ""},
 	}
 	for _, row := range rows {
@@ -235,6 +236,9 @@ func TestOutcomes(t *testing.T) {
 			a := allocator(tablePools()...)
 			a.SetNodes(map[netip.Addr]string{netip.MustParseAddr("203.0.113.9"): "n"})
 			if _, err := serve(a, requestOf("first", addresses("203.0.113.8"))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := serve(a, requestOf("second", addresses("192.0.2.40"))); err != nil {
 				t.Fatal(err)
 			}
 			got, refusal := outcome(serve(a, requestOf("web", row.options...)))
@@ -319,6 +323,47 @@ func TestSharingOutcomes(t *testing.T) {
 				t.Errorf("%q does not say %q", refusal.Message, row.words)
 			}
 		})
+	}
+}
+
+// TestSharingRefusals has each kind of Service meet each other one in pools of each
+// mode. Whatever the reason, a refusal names address, pool and Service, and says
+// what to do; and what the first may share with the second, that may share with it.
+func TestSharingRefusals(t *testing.T) {
+	var kinds [][]option
+	for _, namespace := range []string{ordinaryNamespace, "prod"} {
+		for _, key := range []string{"", "a", "b"} {
+			for _, port := range []option{port(tcp, 80), port(udp, 80)} {
+				for _, policy := range []option{func(*corev1.Service) {}, local(""), local("web"), local("api")} {
+					kinds = append(kinds, []option{in(namespace), keyed(key), port, policy})
+				}
+			}
+		}
+	}
+	for _, mode := range []v1alpha1.SharingMode{v1alpha1.SharingNever, v1alpha1.SharingKey, v1alpha1.SharingKeyAnyNamespace, v1alpha1.SharingPorts} {
+		pools := Compile([]*v1alpha1.AddressPool{pool("lan", "203.0.113.0/29", spec(func(s *v1alpha1.AddressPoolSpec) { s.Sharing = mode }))})
+		meet := func(first, second []option) *Refusal {
+			a := NewAllocator()
+			a.SetPools(pools, nil)
+			request := addresses("203.0.113.5")
+			if got, refusal := outcome(serve(a, requestOf("first", append(first, request)...))); refusal != nil {
+				t.Fatalf("the first: %s (%v)", got, refusal)
+			}
+			_, refusal := outcome(serve(a, requestOf("second", append(second, request)...)))
+			return refusal
+		}
+		for i, one := range kinds {
+			for _, other := range kinds[:i+1] {
+				refusal, reverse := meet(one, other), meet(other, one)
+				if (refusal == nil) != (reverse == nil) {
+					t.Fatalf("mode %s: it matters who comes first: %v, %v", mode, refusal, reverse)
+				}
+				if refusal != nil {
+					readable(t, refusal)
+					checkRefusal(t, refusal, refusal.Reason, `203.0.113.5 of AddressPool "lan" is in use by Service`, "/first", "request another")
+				}
+			}
+		}
 	}
 }
 

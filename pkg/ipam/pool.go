@@ -45,7 +45,7 @@ func (p *Pool) Name() string { return p.object.Name }
 // Object is the AddressPool that the pool was compiled from. It is read-only.
 func (p *Pool) Object() *v1alpha1.AddressPool { return p.object }
 
-// Err is why the pool is kept out, or nil. It names pool, entry and remedy.
+// Err is why the pool gives out nothing, or nil. It names pool, entry and remedy.
 func (p *Pool) Err() error { return p.err }
 
 // Conflicts are the parts that other pools have, in the order of addresses.
@@ -125,7 +125,8 @@ func searchRanges(ranges []netipx.IPRange, addr netip.Addr) int {
 	return i
 }
 
-// compile reads the object. A pool with an error owns and gives out nothing.
+// compile reads the object. A pool with an error gives out nothing, and owns nothing
+// if the error is in its addresses.
 func compile(object *v1alpha1.AddressPool) *Pool {
 	p := &Pool{object: object}
 	set, errAddresses := parseRanges(object.Spec.Addresses)
@@ -134,9 +135,10 @@ func compile(object *v1alpha1.AddressPool) *Pool {
 	p.serviceSelector, errServices = selector("spec.serviceSelector", object.Spec.ServiceSelector)
 	if err := errors.Join(errAddresses, errNamespaces, errServices); err != nil {
 		p.err = fmt.Errorf("AddressPool %q: %w", object.Name, err)
-		return p
 	}
-	p.declared = set.Ranges()
+	if errAddresses == nil {
+		p.declared = set.Ranges() // an unreadable selector takes no address away
+	}
 	return p
 }
 

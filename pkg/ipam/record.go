@@ -18,6 +18,8 @@ type Record struct {
 	Marked bool
 	// Settled Services are marked as announced: nobody disputes what they show.
 	Settled bool
+	// Foreign Services are those of another controller.
+	Foreign bool
 	// Terms of sharing; never nil.
 	Terms *Terms
 }

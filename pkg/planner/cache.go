@@ -225,8 +225,8 @@ func reduceService(full *corev1.Service) *corev1.Service {
 		return reduced
 	}
 	keepOwnAnnotations(&reduced.ObjectMeta, full.Annotations)
-	if len(full.Status.LoadBalancer.Ingress) < len(full.Spec.IPFamilies) {
-		reduced.Labels = full.Labels // a pool's serviceSelector may be why
+	if len(full.Status.LoadBalancer.Ingress) < len(full.Spec.IPFamilies) || asksForAddresses(full) {
+		reduced.Labels = full.Labels // a pool's serviceSelector may be why it lacks one
 	}
 	if full.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		reduced.Spec.Selector = full.Spec.Selector
@@ -235,6 +235,10 @@ func reduceService(full *corev1.Service) *corev1.Service {
 		reduced.Spec.Ports = append(reduced.Spec.Ports, corev1.ServicePort{Protocol: port.Protocol, Port: port.Port})
 	}
 	return reduced
+}
+
+func asksForAddresses(svc *corev1.Service) bool {
+	return svc.Annotations[v1alpha1.ServiceAddresses] != "" || svc.Spec.LoadBalancerIP != "" || len(svc.Spec.ExternalIPs) > 0
 }
 
 // keepOwnAnnotations copies the annotations that are of our group.

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/invariants"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab"
 )
 
@@ -46,6 +47,8 @@ spec: {localASN: 64512, peerASN: 64500, peerAddress: 192.0.2.1}
 type Cluster struct {
 	*lab.Lab
 	Client kubernetes.Interface
+	// Invariants is nil before CheckInvariants.
+	Invariants *invariants.Checker
 }
 
 // StartTest starts a lab for a test and installs the project. The lab ends with
@@ -62,6 +65,17 @@ func StartTest(t testing.TB, config lab.Config) *Cluster {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// CheckInvariants watches the cluster until the test ends, and fails the test for
+// what must never be so. See package invariants.
+func (c *Cluster) CheckInvariants(t testing.TB) {
+	t.Helper()
+	config, err := c.RESTConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Invariants = invariants.Check(t, config, invariants.Options{})
 }
 
 // Context is one that ends with the test, a minute and a half from now at the

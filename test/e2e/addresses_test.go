@@ -17,6 +17,7 @@ import (
 // address is, seen from where its packets go.
 func TestAddresses(t *testing.T) {
 	c := cluster.StartTest(t, lab.Config{Name: "e2e-addresses", Nodes: 3})
+	c.CheckInvariants(t)
 	c.Deploy(t, "web", 2, "")
 	c.Apply(t, cluster.Peer)
 

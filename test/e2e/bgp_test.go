@@ -22,6 +22,7 @@ const (
 // TestBGP runs its subtests on one cluster of three nodes, one after the other.
 func TestBGP(t *testing.T) {
 	c := cluster.StartTest(t, lab.Config{Name: "e2e-bgp", Nodes: 3})
+	c.CheckInvariants(t)
 	c.Deploy(t, "web", 3, "")
 
 	t.Run("Service before pool and peer", func(t *testing.T) { serviceFirst(t, c) })

@@ -22,6 +22,7 @@ import (
 // by a cloud, from a base that does not and then with the overlay that does.
 func TestInitializeNodes(t *testing.T) {
 	c := cluster.StartTest(t, lab.Config{Name: "e2e-initialize-nodes", Nodes: 2, UninitializedNodes: true})
+	c.CheckInvariants(t)
 	c.Apply(t, cluster.Pool+"---"+cluster.Peer)
 	c.Apply(t, cluster.Service("web", "externalTrafficPolicy: Local"))
 	address := c.Address(t, "web")

@@ -20,6 +20,7 @@ import (
 // other. What an owner is, is asked on the wire.
 func TestLayer2(t *testing.T) {
 	c := cluster.StartTest(t, lab.Config{Name: "e2e-layer2", Nodes: 3, NodeGrace: 3 * time.Second})
+	c.CheckInvariants(t)
 	c.Deploy(t, "web", 3, "")
 
 	t.Run("Dual stack", func(t *testing.T) { layer2DualStack(t, c) })

@@ -20,6 +20,7 @@ const password = "correct horse"
 // a password.
 func TestSecurity(t *testing.T) {
 	c := cluster.StartTest(t, lab.Config{Name: "e2e-security", Nodes: 2, Router: lab.RouterConfig{Password: password}})
+	c.CheckInvariants(t)
 
 	t.Run("Password", func(t *testing.T) { passwords(t, c) })
 	t.Run("Speaker's rights", func(t *testing.T) { speakerRights(t, c) })
