@@ -1,10 +1,13 @@
 package announce
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -376,5 +379,141 @@ func BenchmarkEncode(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkEncodeFitting encodes what is twice as much as fits.
+func BenchmarkEncodeFitting(b *testing.B) {
+	p := scattered(30_000)
+	had := make(map[netip.Addr]bool)
+	for _, r := range p.Groups[0].Addresses[:10_000] {
+		had[r.From()] = true
+	}
+	for b.Loop() {
+		if _, _, _, err := EncodeFitting(p, func(a netip.Addr) bool { return had[a] }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// TestEqualProgramsHaveEqualHashes: NormalizeAfter relies on it, field by field.
+func TestEqualProgramsHaveEqualHashes(t *testing.T) {
+	full := sample()
+	full.Reach = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	full.Nodes = []Node{{Name: "a", Addresses: full.Reach, MACs: []MAC{{2, 0, 0, 0, 0, 1}}}}
+	full.Groups = append(full.Groups, Group{
+		Pool: "c", Layer2: &Layer2{Candidates: []string{"a", "b"}, Interfaces: []string{"eth0"}, Probe: true},
+		Addresses: []Range{Single(netip.MustParseAddr("203.0.113.9"))},
+	})
+	full.Normalize()
+	text, err := json.Marshal(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decode := func() (p Program) {
+		if err := json.Unmarshal(text, &p); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if same := decode(); !same.equal(&full) {
+		t.Fatal("a copy of a program is not equal to it")
+	}
+	var count int
+	eachField(reflect.ValueOf(&full).Elem(), "Program", func(string, reflect.Value) { count++ })
+	for i := range count {
+		changed, at := decode(), 0
+		var name string
+		eachField(reflect.ValueOf(&changed).Elem(), "Program", func(path string, v reflect.Value) {
+			if at == i {
+				name = path
+				change(t, v)
+			}
+			at++
+		})
+		equal := changed.equal(&full)
+		if same := changed.contentHash() == full.contentHash(); equal != same {
+			t.Errorf("with another %s, equal is %t, and that the hashes are equal %t", name, equal, same)
+		}
+	}
+}
+
+// eachField calls visit for each field, at any depth, that holds a plain value.
+func eachField(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
+	switch v.Interface().(type) {
+	case netip.Addr, Range:
+		visit(path, v)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			eachField(v.Elem(), path, visit)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			eachField(v.Field(i), path+"."+v.Type().Field(i).Name, visit)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			eachField(v.Index(i), path, visit)
+		}
+	default:
+		visit(path, v)
+	}
+}
+
+func change(t *testing.T, v reflect.Value) {
+	t.Helper()
+	switch value := v.Interface().(type) {
+	case netip.Addr:
+		v.Set(reflect.ValueOf(netip.MustParseAddr("2001:db8::ffff")))
+	case Range:
+		v.Set(reflect.ValueOf(Single(value.To().Next())))
+	case string:
+		v.SetString(value + "x")
+	case bool:
+		v.SetBool(!value)
+	default:
+		switch {
+		case v.CanInt():
+			v.SetInt(v.Int() + 1)
+		case v.CanUint():
+			v.SetUint(v.Uint() ^ 1)
+		default:
+			t.Fatalf("no way to change a %T", value)
+		}
+	}
+}
+
+// TestJoinedAgainstIPSet: joined is a set.
+func TestJoinedAgainstIPSet(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	addr := func() netip.Addr {
+		if random.IntN(3) == 0 {
+			return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(random.IntN(30))})
+		}
+		return netip.AddrFrom4([4]byte{255, 255, 255, byte(200 + random.IntN(56))})
+	}
+	for range 2000 {
+		var (
+			ranges []Range
+			set    netipx.IPSetBuilder
+		)
+		for range random.IntN(8) {
+			r := netipx.IPRangeFrom(addr(), addr())
+			ranges = append(ranges, Range(r))
+			if r.IsValid() {
+				set.AddRange(r)
+			}
+		}
+		want, err := set.IPSet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := joined(ranges)
+		if again := joined(got); !slices.Equal(got, again) || !slices.EqualFunc(got, want.Ranges(), func(a Range, b netipx.IPRange) bool { return a == Range(b) }) {
+			t.Fatalf("%v joined are %v, want %v", ranges, got, want.Ranges())
+		}
 	}
 }

@@ -40,6 +40,15 @@ func (e UnknownVersionError) Error() string {
 // Encode writes a normalized program as canonical JSON, compressed above
 // CompressAbove. It fails with ErrTooLarge above MaxEncoded.
 func Encode(p Program) (string, error) {
+	value, err := encode(p)
+	if err == nil && len(value) > MaxEncoded {
+		return "", ErrTooLarge
+	}
+	return value, err
+}
+
+// encode is Encode of any size that Decode could expand.
+func encode(p Program) (string, error) {
 	plain, err := json.Marshal(p)
 	if err != nil {
 		return "", fmt.Errorf("encoding announcements: %w", err)
@@ -59,9 +68,6 @@ func Encode(p Program) (string, error) {
 	}
 	if err := errors.Join(zip.Close(), text.Close()); err != nil {
 		return "", fmt.Errorf("compressing announcements: %w", err)
-	}
-	if packed.Len() > MaxEncoded {
-		return "", ErrTooLarge
 	}
 	return packed.String(), nil
 }
@@ -204,35 +210,90 @@ func plainAddr(a netip.Addr) bool {
 // which keep is true are the last to go, so that a new address never displaces
 // one that is announced already.
 func EncodeFitting(p Program, keep func(netip.Addr) bool) (value string, fitted Program, left []Range, err error) {
-	value, err = Encode(p)
-	if !errors.Is(err, ErrTooLarge) {
-		return value, p, nil, err
-	}
-	entries := entriesOf(p, keep)
-	// The largest number of entries that fits, by bisection: encoded size grows
-	// with the number of entries.
-	fits, fails := 0, len(entries)
-	fitted = withEntries(p, nil)
-	if value, err = Encode(fitted); err != nil {
+	value, err = encode(p)
+	switch {
+	case err == nil && len(value) <= MaxEncoded:
+		return value, p, nil, nil
+	case err != nil && !errors.Is(err, ErrTooLarge):
 		return "", Program{}, nil, err
 	}
-	for fails-fits > 1 {
-		middle := (fits + fails) / 2
-		candidate := withEntries(p, entries[:middle])
-		text, err := Encode(candidate)
-		switch {
-		case errors.Is(err, ErrTooLarge):
-			fails = middle
-		case err != nil:
-			return "", Program{}, nil, err
-		default:
-			fits, value, fitted = middle, text, candidate
-		}
+	entries, kept := entriesOf(p, keep)
+	f := fitting{program: p, entries: entries, fails: len(entries), failsSize: max(len(value), 2*MaxEncoded)}
+	if err := f.search(kept); err != nil {
+		return "", Program{}, nil, err
 	}
-	for _, e := range entries[fits:] {
+	for _, e := range entries[f.fits:] {
 		left = append(left, e.addresses)
 	}
-	return value, fitted, left, nil
+	return f.value, f.fitted, left, nil
+}
+
+// fitting searches for the number of entries that fit into MaxEncoded. To encode a
+// program that is so large takes its time, so that it does so a few times only: it
+// guesses by the sizes that it knows, and is content with little room left.
+type fitting struct {
+	program Program
+	entries []entry
+
+	fits   int // entries of fitted, encoded as value
+	fitted Program
+	value  string
+
+	fails     int // entries that do not fit
+	failsSize int // and what they take, which may be a guess
+}
+
+const (
+	// spare is the room that may be left.
+	spare = MaxEncoded / 64
+	// maxTries bounds the search where guesses are bad.
+	maxTries = 10
+)
+
+// search tries no entries at all first, then those to keep, and then what it
+// guesses.
+func (f *fitting) search(kept int) error {
+	if err := f.try(0); err != nil {
+		return err
+	}
+	if f.fails == 0 {
+		return ErrTooLarge // it is not the addresses
+	}
+	next := kept
+	if kept == 0 || kept >= f.fails {
+		next = f.guess()
+	}
+	for tries := 0; tries < maxTries && f.fails-f.fits > 1 && MaxEncoded-len(f.value) > spare; tries++ {
+		if err := f.try(min(max(next, f.fits+1), f.fails-1)); err != nil {
+			return err
+		}
+		next = f.guess()
+	}
+	return nil
+}
+
+// guess is the number of entries that would leave half of the spare room, if all
+// of them took the same.
+func (f *fitting) guess() int {
+	room := MaxEncoded - spare/2 - len(f.value)
+	return f.fits + (f.fails-f.fits)*room/(f.failsSize-len(f.value))
+}
+
+// try encodes the first n entries.
+func (f *fitting) try(n int) error {
+	candidate := withEntries(f.program, f.entries[:n])
+	value, err := encode(candidate)
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		f.fails, f.failsSize = n, max(2*MaxEncoded, f.failsSize/2)
+	case err != nil:
+		return err
+	case len(value) > MaxEncoded:
+		f.fails, f.failsSize = n, len(value)
+	default:
+		f.fits, f.fitted, f.value = n, candidate, value
+	}
+	return nil
 }
 
 // entry is one range of one group: the unit that is left out.
@@ -241,7 +302,8 @@ type entry struct {
 	addresses Range
 }
 
-func entriesOf(p Program, keep func(netip.Addr) bool) []entry {
+// entriesOf are the entries of the program, those to keep first.
+func entriesOf(p Program, keep func(netip.Addr) bool) (entries []entry, keeping int) {
 	var kept, others []entry
 	for i, g := range p.Groups {
 		for _, r := range g.Addresses {
@@ -264,7 +326,7 @@ func entriesOf(p Program, keep func(netip.Addr) bool) []entry {
 			}
 		}
 	}
-	return append(kept, others...)
+	return append(kept, others...), len(kept)
 }
 
 func withEntries(p Program, entries []entry) Program {

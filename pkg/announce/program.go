@@ -1,10 +1,6 @@
 package announce
 
 import (
-	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"net/netip"
 	"slices"
 	"time"
@@ -141,100 +137,6 @@ type Layer2 struct {
 // LargeCommunity is a large community: global administrator and two local data
 // parts (RFC 8092 section 3).
 type LargeCommunity [3]uint32
-
-// Normalize brings the program into its canonical form: peers by name, groups
-// that are announced alike merged, neighbouring addresses joined into ranges,
-// everything sorted, and the hash set. Programs of the same meaning become
-// deeply equal but for their epochs.
-func (p *Program) Normalize() {
-	p.Version = FormatVersion
-	slices.SortFunc(p.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
-	p.Reach = sortedSet(p.Reach, netip.Addr.Compare)
-	p.Nodes = slices.Clone(p.Nodes)
-	slices.SortFunc(p.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
-	for i := range p.Nodes {
-		p.Nodes[i].Addresses = sortedSet(p.Nodes[i].Addresses, netip.Addr.Compare)
-		p.Nodes[i].MACs = sortedSet(p.Nodes[i].MACs, MAC.Compare)
-	}
-
-	type merged struct {
-		group Group
-		set   netipx.IPSetBuilder
-	}
-	byKey := make(map[string]*merged)
-	for _, g := range p.Groups {
-		if g.BGP != nil {
-			g.BGP = g.BGP.normalized()
-		}
-		key := g.attributes()
-		m := byKey[key]
-		if m == nil {
-			m = &merged{group: g}
-			byKey[key] = m
-		}
-		for _, r := range g.Addresses {
-			m.set.AddRange(netipx.IPRange(r))
-		}
-	}
-	p.Groups = make([]Group, 0, len(byKey))
-	for _, m := range byKey {
-		set, err := m.set.IPSet()
-		if err != nil || len(set.Ranges()) == 0 {
-			continue // only invalid ranges get here; there is nothing to announce
-		}
-		m.group.Addresses = nil
-		for _, r := range set.Ranges() {
-			m.group.Addresses = append(m.group.Addresses, Range(r))
-		}
-		p.Groups = append(p.Groups, m.group)
-	}
-	slices.SortFunc(p.Groups, func(a, b Group) int {
-		return cmp.Or(a.Addresses[0].From().Compare(b.Addresses[0].From()), cmp.Compare(a.attributes(), b.attributes()))
-	})
-	if len(p.Peers) == 0 {
-		p.Peers = nil
-	}
-	if len(p.Nodes) == 0 {
-		p.Nodes = nil
-	}
-	if len(p.Groups) == 0 {
-		p.Groups = nil
-	}
-	p.Hash = p.contentHash()
-}
-
-// attributes is the text of everything but the addresses: groups with equal
-// attributes are one group.
-func (g Group) attributes() string {
-	g.Addresses = nil
-	text, _ := json.Marshal(g) // plain values always marshal
-	return string(text)
-}
-
-func (b BGP) normalized() *BGP {
-	b.Peers = sortedSet(b.Peers, cmp.Compare[string])
-	b.Communities = sortedSet(b.Communities, cmp.Compare[uint32])
-	b.LargeCommunities = sortedSet(b.LargeCommunities, func(x, y LargeCommunity) int {
-		return slices.Compare(x[:], y[:])
-	})
-	return &b
-}
-
-func sortedSet[T comparable](values []T, compare func(a, b T) int) []T {
-	if len(values) == 0 {
-		return nil
-	}
-	out := slices.Clone(values)
-	slices.SortFunc(out, compare)
-	return slices.Compact(out)
-}
-
-func (p Program) contentHash() string {
-	p.Epoch, p.Hash = 0, ""
-	text, _ := json.Marshal(p) // plain values always marshal
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:8])
-}
 
 // NextEpoch is the epoch of a program that follows one of epoch previous (0 if
 // there was none): monotone even when the clock steps back.

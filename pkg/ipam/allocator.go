@@ -134,7 +134,7 @@ func (a *Allocator) settle(addr netip.Addr) {
 // are someone else's (a node's address that another controller wrote). A Service
 // that was served since is left as it is: the record is older. Where two Services
 // record one address that they may not share the first has it, so records come in
-// the order of seniority (SortBySeniority).
+// the order of Seniority.
 func (a *Allocator) Adopt(records []Record) []Conflicting {
 	a.mu.Lock()
 	defer a.mu.Unlock()

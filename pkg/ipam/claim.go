@@ -90,6 +90,20 @@ func NewClaim(service *corev1.Service, namespaceLabels map[string]string) (Claim
 	return claim, nil
 }
 
+// Plain reports whether the Service asks for no special address, nor for anything
+// that NewClaim could find malformed. Most do not, and it takes no claim to tell.
+func Plain(service *corev1.Service) bool {
+	if service.Spec.LoadBalancerIP != "" || len(service.Spec.ExternalIPs) > 0 {
+		return false
+	}
+	for _, key := range []string{v1alpha1.ServiceAddresses, v1alpha1.ServiceProtocol} {
+		if _, ok := service.Annotations[key]; ok {
+			return false
+		}
+	}
+	return true
+}
+
 // requestedAddresses reads the annotation and spec.loadBalancerIP, which may
 // both be set when they agree.
 func requestedAddresses(service *corev1.Service) ([]netip.Addr, *Refusal) {

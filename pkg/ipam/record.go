@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -50,45 +51,53 @@ func RecordOf(service *corev1.Service) Record {
 // Records are those of the Services that have recorded anything, in the order of
 // seniority.
 func Records(services []*corev1.Service) []Record {
-	var recorded []*corev1.Service
+	type recorded struct {
+		*corev1.Service
+		seniority Seniority
+	}
+	var found []recorded
 	for _, service := range services {
 		if len(service.Status.LoadBalancer.Ingress) > 0 {
-			recorded = append(recorded, service)
+			found = append(found, recorded{service, SeniorityOf(service)})
 		}
 	}
-	SortBySeniority(recorded)
-	records := make([]Record, len(recorded))
-	for i, service := range recorded {
-		records[i] = RecordOf(service)
+	slices.SortFunc(found, func(a, b recorded) int { return a.seniority.Compare(&b.seniority) })
+	records := make([]Record, len(found))
+	for i := range found {
+		records[i] = RecordOf(found[i].Service)
 	}
 	return records
 }
 
-// SortBySeniority orders Services by their right to an address that they show:
-// those whose right nobody disputed come first, for what others show may be a late
-// write of a leader that was deposed; then the older comes first.
-func SortBySeniority(services []*corev1.Service) {
-	// What decides is read once: looking it up for each comparison would cost more
-	// than all the rest of an adoption.
-	type senior struct {
-		settled bool
-		created int64
-		*corev1.Service
+// Seniority is the right of a Service to an address that it shows: those
+// whose right nobody disputed come first, for what others show may be a late write
+// of a leader that was deposed; then the older comes first.
+type Seniority struct {
+	settled         bool
+	created         time.Time
+	namespace, name string
+}
+
+// SeniorityOf is the Seniority of the Service.
+func SeniorityOf(service *corev1.Service) Seniority {
+	return Seniority{
+		settled:   Settled(service),
+		created:   service.CreationTimestamp.Time,
+		namespace: service.Namespace,
+		name:      service.Name,
 	}
-	seniors := make([]senior, len(services))
-	for i, service := range services {
-		seniors[i] = senior{Settled(service), service.CreationTimestamp.UnixNano(), service}
-	}
-	slices.SortFunc(seniors, func(a, b senior) int {
-		if a.settled != b.settled {
-			if a.settled {
-				return -1
-			}
-			return 1
+}
+
+// Compare is negative for the senior one.
+func (s *Seniority) Compare(other *Seniority) int {
+	if s.settled != other.settled {
+		if s.settled {
+			return -1
 		}
-		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
-	for i := range seniors {
-		services[i] = seniors[i].Service
+		return 1
 	}
+	if c := s.created.Compare(other.created); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(s.namespace, other.namespace), cmp.Compare(s.name, other.name))
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math/big"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -20,7 +19,6 @@ func (c *computation) resolvePools(result *Plan) {
 	for _, p := range result.Peers {
 		peers[p.Name] = true
 	}
-	c.index = ipam.Compile(c.state.Pools)
 	for _, name := range c.index.Names() {
 		compiled := c.index.Get(name)
 		p, problems := newPool(compiled, peers)
@@ -49,15 +47,8 @@ func overlap(conflicts []ipam.Conflict) string {
 // before its Service lets go of it.
 func (c *computation) countAddresses(result *Plan) {
 	allocated := make(map[string]int64)
-	counted := make(map[netip.Addr]bool)
-	for _, addr := range c.state.addresses() {
-		if counted[addr] {
-			continue
-		}
-		counted[addr] = true
-		if name, ok := c.index.Of(addr); ok {
-			allocated[name]++
-		}
+	for _, a := range c.addresses.sorted {
+		allocated[a.pool]++
 	}
 	for i := range result.Pools {
 		p := &result.Pools[i]

@@ -3,15 +3,12 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
-	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
-	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
 )
 
@@ -23,12 +20,10 @@ func Compute(s *State) *Plan {
 		nodes:      judgeNodes(s),
 		indexes:    make(map[string]int),
 		macs:       make(map[announce.MAC]int),
+		index:      ipam.Compile(s.Pools),
 		pools:      make(map[string]*pool),
 		former:     make(map[string]*pool),
-		holders:    make(map[netip.Addr]*corev1.Service),
-		partners:   make(map[netip.Addr][]*corev1.Service),
-		planned:    make(map[netip.Addr]Address),
-		buckets:    make(map[bucketKey]*bucket),
+		texts:      make(map[*announce.BGP]string),
 		standings:  make(map[standingKey]*standing),
 		lanBuckets: make(map[lanKey]*lanBucket),
 	}
@@ -39,11 +34,13 @@ func Compute(s *State) *Plan {
 			c.macs[mac] = i
 		}
 	}
+	c.load = make([]int, len(c.nodes))
 	c.segments = newSegments(c.nodes)
-	c.past = remember(c.nodes, s.addresses())
+	c.services, c.addresses = readServices(s, c.index)
+	c.addresses.remember(c.nodes)
 	result := &Plan{Peers: resolvePeers(s, c.nodes)}
 	c.resolvePools(result)
-	result.Services = c.services()
+	result.Services = c.planServices()
 	result.Programs = c.programs()
 	result.Next = c.next
 	c.countAddresses(result)
@@ -53,20 +50,7 @@ func Compute(s *State) *Plan {
 	return result
 }
 
-// addresses are those that Services have.
-func (s *State) addresses() []netip.Addr {
-	var all []netip.Addr
-	for _, svc := range s.Services {
-		for _, ingress := range svc.Status.LoadBalancer.Ingress {
-			if addr, err := parseAddr(ingress.IP); err == nil {
-				all = append(all, addr)
-			}
-		}
-	}
-	return all
-}
-
-// computation is the state of one Compute.
+// computation is the state of one Compute. It tells nodes by their indexes.
 type computation struct {
 	state     *State
 	nodes     []*node
@@ -75,102 +59,57 @@ type computation struct {
 	index     *ipam.Pools
 	pools     map[string]*pool // by name
 	former    map[string]*pool // pools of addresses outside all pools
-	endpoints map[serviceKey]map[string]bool
-	holders   map[netip.Addr]*corev1.Service   // the Service that an address is of
-	partners  map[netip.Addr][]*corev1.Service // those that share it
-	planned   map[netip.Addr]Address           // the addresses that are shared, of their holders
-	refusals  *refusals                        // nil before somebody needs them
-	buckets   map[bucketKey]*bucket
-	had       []*netipx.IPSet // what each node announces now; see hadBy
-	load      []int           // capped addresses on each node; see limit
-	next      time.Time       // when patience with a speaker ends
+	texts     map[*announce.BGP]string
+	services  []*service
+	addresses *addressBook
+	refusals  *refusals // nil before somebody needs them
+	load      []int     // capped addresses on each node; see take
+	next      time.Time // when patience with a speaker ends
 
 	segments   *segments
-	past       map[netip.Addr]past
 	standings  map[standingKey]*standing
 	owned      []int          // addresses that each node owns on the LAN
-	ownedIn    map[string]int // the same, by zone
+	ownedIn    []int          // the same, by zone
 	coverage   map[[2]int]int // addresses of an owner that a node is the first standby of
 	lanBuckets map[lanKey]*lanBucket
-}
-
-// bucketKey tells apart the addresses that are announced differently.
-type bucketKey struct {
-	pool                *pool
-	is4, foldable       bool
-	healthCheckNodePort uint16
-	members             string // bit set over the nodes
-}
-
-// bucket holds the addresses that the same nodes announce alike.
-type bucket struct {
-	members   []bool
-	addresses netipx.IPSetBuilder
 }
 
 // lanBucket holds the addresses that the same candidates announce alike.
 type lanBucket struct {
 	candidates []string
-	fellows    map[int]bool // nodes that the candidates have to know besides
-	addresses  netipx.IPSetBuilder
+	addresses  []announce.Range
+	lans       []*standing // that the addresses are on
 }
 
-// services plans all Services that want a load balancer from us, in the order of
-// their right to an address.
-func (c *computation) services() []Service {
-	var ours []*corev1.Service
-	wanted := make(map[serviceKey]bool)
-	for _, svc := range c.state.Services {
-		if !c.state.Serves(svc) {
-			continue
-		}
-		ours = append(ours, svc)
-		if c.needsEndpoints(svc) {
-			wanted[serviceKey{svc.Namespace, svc.Name}] = true
-		}
-	}
-	ipam.SortBySeniority(ours)
-	ours = slices.DeleteFunc(ours, c.foreign)
+// planServices plans all Services that want a load balancer from us, in the order
+// of their right to an address.
+func (c *computation) planServices() []Service {
+	ours := slices.Clone(c.services)
+	slices.SortFunc(ours, func(a, b *service) int { return a.seniority.Compare(&b.seniority) })
+	ours = slices.DeleteFunc(ours, foreign)
 	c.settleHolders(ours)
-	c.endpoints = endpointNodes(c.state.EndpointSlices, wanted)
+	c.findEndpoints(ours)
 
-	planned := make([]Service, 0, len(ours))
-	for _, svc := range ours {
-		s := Service{Namespace: svc.Namespace, Name: svc.Name, Refusal: c.explain(svc)}
-		for _, ingress := range svc.Status.LoadBalancer.Ingress {
-			if addr, err := parseAddr(ingress.IP); err == nil {
-				s.Addresses = append(s.Addresses, c.plan(svc, addr))
-			}
+	planned := make([]Service, len(ours))
+	for i, s := range ours {
+		planned[i] = Service{
+			Namespace: s.key.namespace, Name: s.key.name,
+			Addresses: c.planAddresses(s),
+			Refusal:   c.explain(s),
 		}
-		planned = append(planned, s)
 	}
 	c.assignOwners(planned)
-	for i := range planned {
-		for j := range planned[i].Addresses {
-			if a := &planned[i].Addresses[j]; !a.shared {
-				c.put(a)
-				c.putOnLAN(a)
-			}
-		}
-	}
 	return planned
 }
 
 // foreign reports whether another load balancer serves the Service: its
 // addresses lie outside all pools, and never were announced by us. Such a Service gets
 // no condition, for that would make it ours.
-func (c *computation) foreign(svc *corev1.Service) bool {
-	if len(svc.Status.LoadBalancer.Ingress) == 0 || carriesOurCondition(svc) {
+func foreign(s *service) bool {
+	if s.marked || len(s.Status.LoadBalancer.Ingress) == 0 {
 		return false
 	}
-	for _, ingress := range svc.Status.LoadBalancer.Ingress {
-		if addr, err := parseAddr(ingress.IP); err == nil {
-			if _, ours := c.index.Of(addr); ours || c.hadByAny(addr) {
-				return false
-			}
-		}
-	}
-	return true
+	return !slices.ContainsFunc(s.addresses, func(a *address) bool { return a.pool != "" || a.announced() })
 }
 
 // Serves reports whether a Service wants a load balancer from us and is not on
@@ -185,49 +124,37 @@ func (s *State) Serves(svc *corev1.Service) bool {
 	return *svc.Spec.LoadBalancerClass == s.LoadBalancerClass
 }
 
-// needsEndpoints reports whether the endpoints of the Service may matter.
-func (c *computation) needsEndpoints(svc *corev1.Service) bool {
-	if localTraffic(svc) {
-		return true
+// planAddresses plans the addresses of a Service. Those that it shares were
+// planned with the Service that has the first right to them.
+func (c *computation) planAddresses(s *service) []Address {
+	if len(s.addresses) == 0 {
+		return nil
 	}
-	for _, p := range c.pools {
-		if p.withEndpoints {
-			return true
+	planned := make([]Address, len(s.addresses))
+	for i, a := range s.addresses {
+		switch {
+		case a.planned != nil && (a.holder == s || slices.Contains(a.partners, s) || slices.Contains(a.leaving, s)):
+			planned[i] = *a.planned
+			planned[i].service, planned[i].shared = s, true
+		case a.holder == s:
+			planned[i] = c.planAddress(s, a)
+			a.planned = &planned[i]
+		default:
+			planned[i] = Address{Range: announce.Single(a.Addr), Problem: &Problem{string(ipam.AddressConflict),
+				fmt.Sprintf("Service %s/%s has it by older right, and the two may not share it; delete one of them", a.holder.Namespace, a.holder.Name)}}
 		}
 	}
-	return false
+	return planned
 }
 
-func localTraffic(svc *corev1.Service) bool {
-	return svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-}
-
-// plan plans one address of a Service.
-func (c *computation) plan(svc *corev1.Service, addr netip.Addr) Address {
-	if first := c.holders[addr]; first != svc {
-		if !slices.Contains(c.partners[addr], svc) {
-			return Address{Range: announce.Single(addr), Problem: &Problem{string(ipam.AddressConflict),
-				fmt.Sprintf("Service %s/%s has it by older right, and the two may not share it; delete one of them", first.Namespace, first.Name)}}
-		}
-		result := c.planned[addr]
-		result.service, result.shared = svc, true
-		return result
+// planAddress plans an address of the Service that has the first right to it.
+func (c *computation) planAddress(s *service, a *address) Address {
+	result := Address{Range: announce.Single(a.Addr), Pool: a.pool, service: s, address: a}
+	p := c.pools[a.pool]
+	if p == nil {
+		p = c.formerPool(a)
 	}
-	result := c.planAlone(svc, addr)
-	if len(c.partners[addr]) > 0 {
-		c.planned[addr] = result
-	}
-	return result
-}
-
-// planAlone plans an address of the Service that has the first right to it.
-func (c *computation) planAlone(svc *corev1.Service, addr netip.Addr) Address {
-	result := Address{Range: announce.Single(addr), service: svc}
-	name, _ := c.index.Of(addr)
-	p := c.pools[name]
-	if p != nil {
-		result.Pool = p.name
-	} else if p = c.formerPool(addr); p == nil {
+	if p == nil {
 		result.Problem = &Problem{"NotInAnyPool", "no AddressPool holds the address; add it to one"}
 		return result
 	}
@@ -237,97 +164,10 @@ func (c *computation) planAlone(svc *corev1.Service, addr netip.Addr) Address {
 	}
 	result.pool = p
 	if len(p.advertisements) > 0 {
-		result.BGP, result.foldable = c.nextHops(svc, addr, p)
+		result.bgp, result.foldable = c.nextHops(s, a, p)
 	}
 	if p.layer2 != nil {
-		result.Layer2 = &Ownership{standing: c.standing(svc, addr, p), owner: -1}
+		result.Layer2 = &Ownership{standing: c.standing(s, a, p), owner: -1}
 	}
 	return result
-}
-
-// carriesOurCondition reports whether we announced the Service before: an
-// address outside all pools is ours only then.
-func carriesOurCondition(svc *corev1.Service) bool {
-	for i := range svc.Status.Conditions {
-		if svc.Status.Conditions[i].Type == v1alpha1.ConditionAnnounced {
-			return true
-		}
-	}
-	return false
-}
-
-// put enters the address into the programs of those that announce it by BGP.
-func (c *computation) put(a *Address) {
-	if a.BGP == nil {
-		return
-	}
-	members := make([]bool, len(c.nodes))
-	bits := make([]byte, (len(c.nodes)+7)/8)
-	none := true
-	for i, v := range a.BGP {
-		if v.Verdict.inProgram() {
-			members[i] = true
-			bits[i/8] |= 1 << (i % 8)
-			none = false
-		}
-	}
-	if none {
-		return
-	}
-	key := bucketKey{pool: a.pool, is4: a.From().Is4(), foldable: a.foldable, members: string(bits)}
-	if localTraffic(a.service) {
-		key.healthCheckNodePort = uint16(a.service.Spec.HealthCheckNodePort)
-	}
-	b := c.buckets[key]
-	if b == nil {
-		b = &bucket{members: members}
-		c.buckets[key] = b
-	}
-	b.addresses.Add(a.From())
-}
-
-func rangesOf(b *netipx.IPSetBuilder) []announce.Range {
-	set, err := b.IPSet()
-	if err != nil {
-		return nil // single valid addresses make a valid set
-	}
-	var ranges []announce.Range
-	for _, r := range set.Ranges() {
-		ranges = append(ranges, announce.Range(r))
-	}
-	return ranges
-}
-
-// programs assembles the nodes' programs from the buckets.
-func (c *computation) programs() map[string]announce.Program {
-	groups := make([][]announce.Group, len(c.nodes))
-	for key, b := range c.buckets {
-		ranges := rangesOf(&b.addresses)
-		for i, n := range c.nodes {
-			if b.members[i] {
-				groups[i] = append(groups[i], key.pool.groups(n, key.is4, key.foldable, key.healthCheckNodePort, ranges)...)
-			}
-		}
-	}
-	known := make([]map[int]bool, len(c.nodes)) // nodes that each program speaks of
-	for i := range known {
-		known[i] = make(map[int]bool)
-	}
-	c.lanGroups(groups, known)
-	programs := make(map[string]announce.Program, len(c.nodes))
-	for i, n := range c.nodes {
-		p := announce.Program{Cluster: c.state.Cluster, Reach: c.reachTargets(n), Groups: groups[i]}
-		for other := range known[i] {
-			p.Nodes = append(p.Nodes, c.nodes[other].nodeEntry())
-		}
-		for _, peer := range n.peers {
-			p.Peers = append(p.Peers, peer)
-		}
-		if len(p.Peers) > 0 {
-			p.RouterID = n.routerID.addr
-		}
-		p.Normalize()
-		programs[n.object.Name] = p
-	}
-	return programs
 }

@@ -169,6 +169,9 @@ func (s *segments) of(addr netip.Addr) string {
 
 // nodeEntry is a node as its fellows on the LAN see it.
 func (n *node) nodeEntry() announce.Node {
+	if n.entry != nil {
+		return *n.entry
+	}
 	e := announce.Node{Name: n.object.Name, MACs: n.lan.macs}
 	for _, a := range n.object.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {
@@ -178,5 +181,6 @@ func (n *node) nodeEntry() announce.Node {
 			e.Addresses = append(e.Addresses, addr)
 		}
 	}
+	n.entry = &e
 	return e
 }

@@ -3,7 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
 	"strings"
 
@@ -24,12 +24,13 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 	var messages []string
 	for i := range s.Addresses {
 		a := &s.Addresses[i]
-		if problem := a.problem(); problem != nil {
+		hops := a.hops()
+		if problem := a.problem(hops); problem != nil {
 			announced, reason = false, problem.Reason
 			messages = append(messages, fmt.Sprintf("%s: %s", a.Range, problem.Message))
 			continue
 		}
-		messages = append(messages, fmt.Sprintf("%s: %s", a.Range, a.success()))
+		messages = append(messages, fmt.Sprintf("%s: %s", a.Range, a.success(hops)))
 		if a.has(Kept) && announced {
 			reason = "KeptLastNodes"
 			messages = append(messages, "labels or the pool's nodeSelector (on the LAN, its interfaces) rule these nodes out, but no other node is left: correct them")
@@ -56,8 +57,7 @@ func (a *Address) announced() bool {
 	if a.Problem != nil {
 		return false
 	}
-	reaches := func(n NodeVerdict) bool { return n.Verdict.announces() && !n.CutOff }
-	return slices.ContainsFunc(a.BGP, reaches) || a.Layer2 != nil && a.Layer2.answers()
+	return a.bgp != nil && a.bgp.reaches() || a.Layer2 != nil && a.Layer2.answers()
 }
 
 // Warnings are for Events: what other hosts on the LAN do to the Service's
@@ -94,14 +94,32 @@ func (a *Address) outside() *Problem {
 	return nil
 }
 
-// success says who announces the address, and what is not as it should be.
-func (a *Address) success() string {
-	var parts []string
-	if hops := a.NextHops(); len(hops) > 0 {
-		parts = append(parts, "announced by "+names(hops))
+// hops are the names of the nodes that announce an address by BGP; what those that
+// are cut off announce reaches nobody.
+type hops struct{ all, cutOff []string }
+
+func (a *Address) hops() (h hops) {
+	if a.bgp == nil {
+		return h
 	}
-	if down := a.cutOff(); len(down) > 0 {
-		parts = append(parts, "no BGP session is up on "+names(down))
+	for i := range a.bgp.announcers() {
+		n := &a.bgp.family.verdicts[i]
+		h.all = append(h.all, n.Node)
+		if n.CutOff {
+			h.cutOff = append(h.cutOff, n.Node)
+		}
+	}
+	return h
+}
+
+// success says who announces the address, and what is not as it should be.
+func (a *Address) success(h hops) string {
+	var parts []string
+	if len(h.all) > 0 {
+		parts = append(parts, "announced by "+names(h.all))
+	}
+	if len(h.cutOff) > 0 {
+		parts = append(parts, "no BGP session is up on "+names(h.cutOff))
 	}
 	if a.Layer2 != nil {
 		if problem := a.Layer2.problem(); problem != nil {
@@ -111,8 +129,8 @@ func (a *Address) success() string {
 			parts = append(parts, a.Layer2.warnings()...)
 		}
 	}
-	if a.BGP != nil && len(a.NextHops()) == 0 {
-		parts = append(parts, "by BGP: "+whyNot(a.BGP).Message)
+	if a.bgp != nil && len(h.all) == 0 {
+		parts = append(parts, "by BGP: "+whyNot(a.bgp.verdicts()).Message)
 	}
 	if a.has(NoRoom) {
 		parts = append(parts, explanations[NoRoom])
@@ -120,18 +138,21 @@ func (a *Address) success() string {
 	if outside := a.outside(); outside != nil {
 		parts = append(parts, outside.Message)
 	}
+	if a.address != nil && len(a.address.leaving) > 0 {
+		parts = append(parts, "Services that share it were edited such that they cannot any more: one of them is about to leave it")
+	}
 	return strings.Join(parts, "; ")
 }
 
 // problem is why nobody announces the address; nil if somebody does, in one way
 // or the other.
-func (a *Address) problem() *Problem {
+func (a *Address) problem(h hops) *Problem {
 	if a.Problem != nil {
 		return a.Problem
 	}
 	var problems []*Problem
-	if a.BGP != nil {
-		problems = append(problems, a.bgpProblem())
+	if a.bgp != nil {
+		problems = append(problems, a.bgpProblem(h))
 	}
 	if a.Layer2 != nil {
 		problems = append(problems, a.Layer2.problem())
@@ -145,13 +166,12 @@ func (a *Address) problem() *Problem {
 	return &Problem{problems[0].Reason, fmt.Sprintf("by BGP: %s; on the LAN: %s", problems[0].Message, problems[1].Message)}
 }
 
-func (a *Address) bgpProblem() *Problem {
-	hops := a.NextHops()
+func (a *Address) bgpProblem(h hops) *Problem {
 	switch {
-	case len(hops) == 0:
-		return whyNot(a.BGP)
-	case len(a.cutOff()) == len(hops):
-		return &Problem{"NoSession", fmt.Sprintf("assigned to %s, but no BGP session is up there; see the BGPPeers", names(hops))}
+	case len(h.all) == 0:
+		return whyNot(a.bgp.verdicts())
+	case len(h.cutOff) == len(h.all):
+		return &Problem{"NoSession", fmt.Sprintf("assigned to %s, but no BGP session is up there; see the BGPPeers", names(h.all))}
 	}
 	return nil
 }
@@ -164,7 +184,7 @@ func (o *Ownership) answers() bool {
 func (o *Ownership) problem() *Problem {
 	switch {
 	case o.owner < 0 || !o.verdict.announces():
-		return whyNot(o.Nodes())
+		return whyNot(o.verdicts())
 	case o.Conflict != nil && o.Conflict.Held:
 		return &Problem{"AddressInUse", fmt.Sprintf("in use by another host: %s answered %s on its %s; it is announced as soon as that host is silent: find it, or take the address out of the pool",
 			o.claimant(), o.Owner(), o.Conflict.Interface)}
@@ -191,44 +211,44 @@ func (o *Ownership) claimant() string {
 }
 
 // whyNot says why none of the nodes announces.
-func whyNot(nodes []NodeVerdict) *Problem {
-	if len(nodes) == 0 {
+func whyNot(nodes iter.Seq[NodeVerdict]) *Problem {
+	type group struct {
+		verdict Verdict
+		first   []string // nodes
+		count   int
+	}
+	var groups []group
+	for n := range nodes {
+		at := slices.IndexFunc(groups, func(g group) bool { return g.verdict == n.Verdict })
+		if at < 0 {
+			at = len(groups)
+			groups = append(groups, group{verdict: n.Verdict})
+		}
+		g := &groups[at]
+		if g.count++; g.count <= mostNames {
+			g.first = append(g.first, n.Node)
+		}
+	}
+	if len(groups) == 0 {
 		return &Problem{string(NoSpeaker), "no node runs a speaker; check the DaemonSet baremetal-speaker"}
 	}
 	// The verdict that was reached last in the order of judging is the nearest
 	// to an announcement, and so the most useful one to tell.
-	byVerdict := make(map[Verdict][]string)
-	for _, n := range nodes {
-		byVerdict[n.Verdict] = append(byVerdict[n.Verdict], n.Node)
-	}
-	verdicts := slices.Collect(maps.Keys(byVerdict))
-	slices.SortFunc(verdicts, func(x, y Verdict) int {
-		return cmp.Compare(slices.Index(nearest, x), slices.Index(nearest, y))
+	slices.SortFunc(groups, func(x, y group) int {
+		return cmp.Compare(slices.Index(nearest, x.verdict), slices.Index(nearest, y.verdict))
 	})
 	var parts []string
-	for _, v := range verdicts {
-		if explanation, ok := explanations[v]; ok {
-			parts = append(parts, fmt.Sprintf("%s: %s", names(byVerdict[v]), explanation))
+	for _, g := range groups {
+		if explanation, ok := explanations[g.verdict]; ok {
+			parts = append(parts, fmt.Sprintf("%s: %s", someNames(g.first, g.count), explanation))
 		}
 	}
-	return &Problem{string(verdicts[0]), "no node announces it: " + strings.Join(parts, "; ")}
+	return &Problem{string(groups[0].verdict), "no node announces it: " + strings.Join(parts, "; ")}
 }
 
-// cutOff are the next hops whose announcement reaches nobody.
-func (a *Address) cutOff() []string {
-	var nodes []string
-	for _, n := range a.BGP {
-		if n.Verdict.announces() && n.CutOff {
-			nodes = append(nodes, n.Node)
-		}
-	}
-	return nodes
-}
-
-// has reports whether some node has the verdict.
+// has reports whether some node has the verdict, Kept or NoRoom.
 func (a *Address) has(v Verdict) bool {
-	return a.Layer2 != nil && a.Layer2.owner >= 0 && a.Layer2.verdict == v ||
-		slices.ContainsFunc(a.BGP, func(n NodeVerdict) bool { return n.Verdict == v })
+	return a.Layer2 != nil && a.Layer2.owner >= 0 && a.Layer2.verdict == v || a.bgp != nil && a.bgp.has(v)
 }
 
 // nearest orders the verdicts by how near they are to an announcement.
@@ -252,11 +272,16 @@ var explanations = map[Verdict]string{
 	SpeakerAway: "the speaker is not running",
 }
 
+// mostNames is how many nodes a message names.
+const mostNames = 8
+
 // names lists nodes for a message, and cuts long lists.
-func names(nodes []string) string {
-	const most = 8
-	if len(nodes) > most {
-		return fmt.Sprintf("%s and %d more nodes", strings.Join(nodes[:most], ", "), len(nodes)-most)
+func names(nodes []string) string { return someNames(nodes, len(nodes)) }
+
+// someNames lists the first of so many nodes.
+func someNames(first []string, count int) string {
+	if count > mostNames {
+		return fmt.Sprintf("%s and %d more nodes", strings.Join(first[:mostNames], ", "), count-mostNames)
 	}
-	return strings.Join(nodes, ", ")
+	return strings.Join(first, ", ")
 }

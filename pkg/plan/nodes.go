@@ -25,10 +25,14 @@ type node struct {
 	forgiven bool
 	// verdict is empty unless the node may announce nothing.
 	verdict Verdict
+	// zone is the index of the first node in the same zone.
+	zone int
 	// lan is what the speaker reports of the node's links.
 	lan lan
-	// peers of the node by name, and problems in resolving them.
-	peers map[string]announce.Peer
+	// entry is nil before somebody asks; see nodeEntry.
+	entry *announce.Node
+	// peers of the node, by name.
+	peers []announce.Peer
 	// routerID for its sessions.
 	routerID routerID
 }
@@ -66,6 +70,7 @@ func judgeNodes(s *State) []*node {
 		nodes = append(nodes, n)
 	}
 	slices.SortFunc(nodes, func(a, b *node) int { return cmp.Compare(a.object.Name, b.object.Name) })
+	findZones(nodes)
 	forgiveMassFailure(nodes)
 	return nodes
 }
@@ -205,8 +210,18 @@ func nodeReady(n *corev1.Node) bool {
 	return false
 }
 
-// zone of the node; empty if it is in none.
-func (n *node) zone() string { return n.object.Labels[corev1.LabelTopologyZone] }
+// findZones tells the nodes which of them are in the same zone. Those that are in
+// none are so together.
+func findZones(nodes []*node) {
+	first := make(map[string]int)
+	for i, n := range nodes {
+		name := n.object.Labels[corev1.LabelTopologyZone]
+		if _, known := first[name]; !known {
+			first[name] = i
+		}
+		n.zone = first[name]
+	}
+}
 
 // forgiveMassFailure ignores readiness when more than a third of the nodes
 // that could announce are not ready: then the control plane's view is more

@@ -2,11 +2,10 @@ package plan
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
@@ -54,19 +53,25 @@ func (o *Ownership) Nodes() []NodeVerdict {
 	if o == nil {
 		return nil
 	}
-	verdicts := slices.Clone(o.standing.verdicts)
-	for i := range verdicts {
-		v := &verdicts[i]
-		switch {
-		case i == o.owner:
-			v.Verdict = o.verdict
-		case slices.Contains(o.Candidates, v.Node):
-			v.Verdict = Standby
-		default:
-			v.Verdict = o.standing.verdict(i)
+	return slices.Collect(o.verdicts())
+}
+
+func (o *Ownership) verdicts() iter.Seq[NodeVerdict] {
+	return func(yield func(NodeVerdict) bool) {
+		for i, n := range o.standing.verdicts {
+			switch {
+			case i == o.owner:
+				n.Verdict = o.verdict
+			case slices.Contains(o.Candidates, n.Node):
+				n.Verdict = Standby
+			default:
+				n.Verdict = o.standing.verdict(i)
+			}
+			if !yield(n) {
+				return
+			}
 		}
 	}
-	return verdicts
 }
 
 // standing is which nodes could own an address.
@@ -75,13 +80,14 @@ type standing struct {
 	verdicts []NodeVerdict
 	limits   []limit
 	spare    []int         // indexes of the nodes that could own it
-	onLink   []int         // those and the ones that could but for their state
-	partners map[int][]int // of an owner; see partnersOf
+	lan      *standing     // without limits; it is itself where there are none
+	onLink   []int         // spare nodes of the lan, and those that could be but for their state
+	partners map[int][]int // of an owner, nil before somebody asks; see partnersOf
 }
 
-// limit rules out the nodes that are not in a set, which is small.
+// limit rules out the nodes that are not among those it is to: few, ascending.
 type limit struct {
-	to      map[string]bool
+	to      []int
 	verdict Verdict
 }
 
@@ -90,7 +96,7 @@ func (s *standing) verdict(i int) Verdict {
 	v := s.verdicts[i].Verdict
 	if v == Spare || v == SpeakerAway || v == NoReport {
 		for _, l := range s.limits {
-			if !l.to[s.verdicts[i].Node] {
+			if !contains(l.to, i) {
 				return l.verdict
 			}
 		}
@@ -98,11 +104,11 @@ func (s *standing) verdict(i int) Verdict {
 	return v
 }
 
-// permits reports whether the node has what the Service asks for: there is no
+// permits reports whether the i-th node has what the Service asks for: there is no
 // mistake where its endpoints have gone.
-func (s *standing) permits(node string) bool {
+func (s *standing) permits(i int) bool {
 	for _, l := range s.limits {
-		if l.verdict == NoEndpoint && !l.to[node] {
+		if l.verdict == NoEndpoint && !contains(l.to, i) {
 			return false
 		}
 	}
@@ -116,46 +122,60 @@ type standingKey struct {
 }
 
 // standing judges the nodes for one address of a Service on the LAN.
-func (c *computation) standing(svc *corev1.Service, addr netip.Addr, p *pool) *standing {
-	key := standingKey{p, c.segments.of(addr)}
+func (c *computation) standing(s *service, a *address, p *pool) *standing {
+	key := standingKey{p, c.segments.of(a.Addr)}
 	all := c.standings[key]
 	if all == nil {
-		all = &standing{verdicts: make([]NodeVerdict, len(c.nodes)), partners: make(map[int][]int)}
-		for i, n := range c.nodes {
-			v, onLink := c.judgeOnLAN(p, n, addr)
-			all.verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: v}
-			if v == Spare {
-				all.spare = append(all.spare, i)
-			}
-			if onLink {
-				all.onLink = append(all.onLink, i)
-			}
-		}
+		all = c.newStanding(a, p)
 		c.standings[key] = all
 	}
 	var limits []limit
-	if localTraffic(svc) || p.withEndpoints {
-		limits = append(limits, limit{c.endpointsOf(svc, addr), NoEndpoint})
+	if a.local() || p.withEndpoints {
+		limits = append(limits, limit{a.endpoints(), NoEndpoint})
 	}
 	if p.former() {
 		// Where the pool is gone, nobody knows which other nodes were meant.
-		candidates := make(map[string]bool)
-		for _, name := range c.past[addr].layer2.Candidates {
-			candidates[name] = true
-		}
-		limits = append(limits, limit{candidates, NotSelected})
+		limits = append(limits, limit{c.indexesOf(a.before.layer2.Candidates), NotSelected})
 	}
 	if len(limits) == 0 {
 		return all
 	}
-	s := &standing{verdicts: all.verdicts, limits: limits, onLink: all.onLink, partners: make(map[int][]int)}
-	for name := range limits[0].to {
-		if i, known := c.indexes[name]; known && s.verdict(i) == Spare {
-			s.spare = append(s.spare, i)
+	limited := &standing{verdicts: all.verdicts, limits: limits, lan: all}
+	for _, i := range limits[0].to {
+		if limited.verdict(i) == Spare {
+			limited.spare = append(limited.spare, i)
 		}
 	}
-	slices.Sort(s.spare)
+	return limited
+}
+
+// newStanding judges the nodes for all addresses of the pool on the same links.
+func (c *computation) newStanding(a *address, p *pool) *standing {
+	s := &standing{verdicts: make([]NodeVerdict, len(c.nodes))}
+	s.lan = s
+	for i, n := range c.nodes {
+		v, onLink := c.judgeOnLAN(p, n, a.Addr)
+		s.verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: v}
+		if v == Spare {
+			s.spare = append(s.spare, i)
+		}
+		if onLink {
+			s.onLink = append(s.onLink, i)
+		}
+	}
 	return s
+}
+
+// indexesOf are those of the named nodes, ascending.
+func (c *computation) indexesOf(names []string) []int {
+	var indexes []int
+	for _, name := range names {
+		if i, known := c.indexes[name]; known {
+			indexes = append(indexes, i)
+		}
+	}
+	slices.Sort(indexes)
+	return slices.Compact(indexes)
 }
 
 // judgeOnLAN is the verdict on a node as a possible owner. onLink says whether it
@@ -186,7 +206,7 @@ func (c *computation) judgeOnLAN(p *pool, n *node, addr netip.Addr) (v Verdict, 
 // owners, then, evenly, the others.
 func (c *computation) assignOwners(services []Service) {
 	c.owned = make([]int, len(c.nodes))
-	c.ownedIn = make(map[string]int)
+	c.ownedIn = make([]int, len(c.nodes))
 	c.coverage = make(map[[2]int]int)
 	var all, open []*Address
 	for i := range services {
@@ -221,7 +241,7 @@ func (c *computation) assignOwners(services []Service) {
 // keepOwner leaves the address with its owner, if that can go on.
 func (c *computation) keepOwner(a *Address) bool {
 	o := a.Layer2
-	i, known := c.indexes[c.past[a.From()].owner()]
+	i, known := c.indexes[a.address.before.owner()]
 	if !known {
 		return false
 	}
@@ -237,12 +257,12 @@ func (c *computation) keepOwner(a *Address) bool {
 		c.give(a, i, Retains)
 	case NotReady:
 		// Nobody is better, and the control plane may be wrong.
-		if others || !o.standing.permits(c.nodes[i].object.Name) {
+		if others || !o.standing.permits(i) {
 			return false
 		}
 		c.give(a, i, NotReady)
 	case NotSelected, Excluded, NoInterface:
-		if others || !c.nodes[i].sound() || !o.standing.permits(c.nodes[i].object.Name) {
+		if others || !c.nodes[i].sound() || !o.standing.permits(i) {
 			return false
 		}
 		c.give(a, i, Kept)
@@ -256,9 +276,9 @@ func (c *computation) keepOwner(a *Address) bool {
 func (c *computation) give(a *Address, i int, v Verdict) {
 	o := a.Layer2
 	o.owner, o.verdict = i, v
-	o.Candidates = []string{c.nodes[i].object.Name}
+	o.Candidates = append(make([]string, 0, 1+maxStandbys), c.nodes[i].object.Name)
 	c.owned[i]++
-	c.ownedIn[c.nodes[i].zone()]++
+	c.ownedIn[c.nodes[i].zone]++
 }
 
 // chooseOwner gives the address to the node with the fewest addresses; among
@@ -269,8 +289,8 @@ func (c *computation) chooseOwner(a *Address) {
 		return
 	}
 	var before []string
-	if p := c.past[a.From()].layer2; p != nil {
-		before = p.Candidates
+	if told := a.address.before.layer2; told != nil {
+		before = told.Candidates
 	}
 	rank := func(i int) int {
 		if at := slices.Index(before, c.nodes[i].object.Name); at >= 0 {
@@ -281,7 +301,7 @@ func (c *computation) chooseOwner(a *Address) {
 	c.give(a, slices.MinFunc(o.standing.spare, func(x, y int) int {
 		return cmp.Or(
 			cmp.Compare(c.owned[x], c.owned[y]),
-			cmp.Compare(c.ownedIn[c.nodes[x].zone()], c.ownedIn[c.nodes[y].zone()]),
+			cmp.Compare(c.ownedIn[c.nodes[x].zone], c.ownedIn[c.nodes[y].zone]),
 			cmp.Compare(rank(x), rank(y)),
 			cmp.Compare(x, y))
 	}), Announces)
@@ -290,7 +310,7 @@ func (c *computation) chooseOwner(a *Address) {
 // keepStandbys leaves the standbys of an address as they are, if its owner is
 // still the same and all of them, as many as there can be, can go on.
 func (c *computation) keepStandbys(a *Address) bool {
-	o, before := a.Layer2, c.past[a.From()].layer2
+	o, before := a.Layer2, a.address.before.layer2
 	if before == nil || before.Candidates[0] != o.Owner() {
 		return false
 	}
@@ -344,18 +364,20 @@ func (s *standing) partnersOf(owner int, nodes []*node) []int {
 	}
 	at, _ := slices.BinarySearch(s.spare, owner)
 	var near, far []int
-	for k := range s.spare {
-		i := s.spare[(at+k)%len(s.spare)]
-		switch {
+	for k := 0; k < len(s.spare) && len(far) < maxPartners; k++ {
+		switch i := s.spare[(at+k)%len(s.spare)]; {
 		case i == owner:
-		case nodes[i].zone() == nodes[owner].zone():
-			near = append(near, i)
-		default:
+		case nodes[i].zone != nodes[owner].zone:
 			far = append(far, i)
+		case len(near) < maxPartners:
+			near = append(near, i)
 		}
 	}
 	partners := append(far, near...)
 	partners = partners[:min(maxPartners, len(partners))]
+	if s.partners == nil {
+		s.partners = make(map[int][]int)
+	}
 	s.partners[owner] = partners
 	return partners
 }
@@ -408,40 +430,35 @@ func (c *computation) putOnLAN(a *Address) {
 	if o == nil || len(o.Candidates) == 0 {
 		return
 	}
-	key := lanKey{pool: a.pool, candidates: strings.Join(o.Candidates, "\n")}
+	key := lanKey{pool: a.pool, candidates: strings.Join(o.Candidates, "\n"), healthCheckNodePort: a.service.healthCheckNodePort}
 	// The first owner asks whether the address is in use; one that takes it
 	// over must not wait for that, unless nobody could announce it yet.
-	if before := c.past[a.From()].layer2; before == nil {
+	if before := a.address.before.layer2; before == nil {
 		key.probe = true
 	} else {
 		former := before.Candidates[0]
 		key.probe = before.Probe && (former == o.Owner() || c.conflictOn(former, a.From()).held())
 	}
-	if localTraffic(a.service) {
-		key.healthCheckNodePort = uint16(a.service.Spec.HealthCheckNodePort)
-	}
 	b := c.lanBuckets[key]
 	if b == nil {
-		b = &lanBucket{candidates: o.Candidates, fellows: make(map[int]bool)}
+		b = &lanBucket{candidates: o.Candidates}
 		c.lanBuckets[key] = b
 	}
-	b.addresses.Add(a.From())
-	// On a small LAN each node knows all others, so that one that is cut off
-	// from the API server knows its successor, whoever that is. On a large one it
-	// knows those that share its addresses: programs must not change with every
-	// node that comes.
-	if len(o.standing.onLink) <= smallLAN {
-		for _, i := range o.standing.onLink {
-			b.fellows[i] = true
-		}
+	b.addresses = extend(b.addresses, a.Range)
+	if !slices.Contains(b.lans, o.standing.lan) {
+		b.lans = append(b.lans, o.standing.lan)
 	}
 }
 
 // lanGroups enters the buckets of the LAN into the nodes' groups, and into known the
 // nodes that each program has to speak of.
 func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool) {
+	type fellowship struct {
+		node int
+		lan  *standing
+	}
+	met := make(map[fellowship]bool)
 	for key, b := range c.lanBuckets {
-		ranges := rangesOf(&b.addresses)
 		for _, member := range b.candidates {
 			i := c.indexes[member]
 			groups[i] = append(groups[i], announce.Group{
@@ -452,13 +469,24 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 					Probe:      key.probe,
 				},
 				HealthCheckNodePort: key.healthCheckNodePort,
-				Addresses:           ranges,
+				Addresses:           b.addresses,
 			})
 			for _, other := range b.candidates {
 				known[i][c.indexes[other]] = true
 			}
-			for other := range b.fellows {
-				known[i][other] = true
+			for _, lan := range b.lans {
+				met[fellowship{i, lan}] = true
+			}
+		}
+	}
+	for f := range met {
+		// On a small LAN each node knows all others, so that one that is cut off
+		// from the API server knows its successor, whoever that is. On a large one it
+		// knows those that share its addresses: programs must not change with every
+		// node that comes.
+		if len(f.lan.onLink) <= smallLAN {
+			for _, other := range f.lan.onLink {
+				known[f.node][other] = true
 			}
 		}
 	}

@@ -1,19 +1,23 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
 
-// past is who announced an address on the LAN before.
+// past is who announced an address on the LAN before; layer2 is nil if nobody
+// did.
 type past struct {
 	layer2 *announce.Layer2
 	pool   string
 	// epoch of the program that says so: newer ones win, for after an
 	// interruption some nodes have the next plan already.
 	epoch int64
+	// owns means that it is the program of the owner.
+	owns bool
 }
 
 func (p past) owner() string {
@@ -23,30 +27,124 @@ func (p past) owner() string {
 	return p.layer2.Candidates[0]
 }
 
-// remember reads from the nodes' previous programs who announces these addresses
-// on the LAN now. It goes by the addresses, not by the ranges: an annotation may be
+// supersedes reports whether p is better informed than other.
+func (p past) supersedes(other past) bool {
+	return other.layer2 == nil || other.epoch < p.epoch || other.epoch == p.epoch && p.owns
+}
+
+// remember reads from the nodes' previous programs who announces the addresses
+// now. It goes by the addresses, not by the ranges: an annotation may be
 // malformed, and a range in it span half of the Internet.
-func remember(nodes []*node, addresses []netip.Addr) map[netip.Addr]past {
-	slices.SortFunc(addresses, netip.Addr.Compare)
-	memory := make(map[netip.Addr]past)
-	for _, n := range nodes {
-		for i := range n.previous.Groups {
-			g := &n.previous.Groups[i]
-			if g.Layer2 == nil || len(g.Layer2.Candidates) == 0 {
-				continue
-			}
-			entry := past{layer2: g.Layer2, pool: g.Pool, epoch: n.previous.Epoch}
-			owns := g.Layer2.OwnedBy(n.object.Name)
-			for _, r := range g.Addresses {
-				at, _ := slices.BinarySearchFunc(addresses, r.From(), netip.Addr.Compare)
-				for ; at < len(addresses) && !r.To().Less(addresses[at]); at++ {
-					known, ok := memory[addresses[at]]
-					if !ok || known.epoch < entry.epoch || known.epoch == entry.epoch && owns {
-						memory[addresses[at]] = entry
-					}
+func (b *addressBook) remember(nodes []*node) {
+	byBGP := make([]mention, 0, countRanges(nodes, announcedByBGP))
+	onLAN := make([]mention, 0, countRanges(nodes, announcedOnLAN))
+	for i, n := range nodes {
+		for j := range n.previous.Groups {
+			g := &n.previous.Groups[j]
+			switch {
+			case announcedByBGP(g):
+				byBGP = b.mentions(byBGP, i, g)
+			case announcedOnLAN(g):
+				first := len(onLAN)
+				onLAN = b.mentions(onLAN, i, g)
+				entry := past{layer2: g.Layer2, pool: g.Pool, epoch: n.previous.Epoch, owns: g.Layer2.OwnedBy(n.object.Name)}
+				for _, m := range onLAN[first:] {
+					b.recall(m, entry)
 				}
 			}
 		}
 	}
-	return memory
+	for k, nodes := range b.nodesOf(byBGP) {
+		b.sorted[k].announcers = nodes
+	}
+	for k, nodes := range b.nodesOf(onLAN) {
+		b.sorted[k].candidates = nodes
+	}
+}
+
+func announcedByBGP(g *announce.Group) bool { return g.BGP != nil }
+
+func announcedOnLAN(g *announce.Group) bool { return g.Layer2 != nil && len(g.Layer2.Candidates) > 0 }
+
+// countRanges counts those of the previous programs' groups that match.
+func countRanges(nodes []*node, match func(*announce.Group) bool) (count int) {
+	for _, n := range nodes {
+		for j := range n.previous.Groups {
+			if g := &n.previous.Groups[j]; match(g) {
+				count += len(g.Addresses)
+			}
+		}
+	}
+	return count
+}
+
+// recall notes who announces the mentioned addresses on the LAN.
+func (b *addressBook) recall(m mention, entry past) {
+	for _, a := range b.sorted[m.from:m.to] {
+		if entry.supersedes(a.before) {
+			a.before = entry
+		}
+	}
+}
+
+// mention is a range of a node's previous program, as indexes of addresses in the
+// book: from is the first one, and to the one after the last.
+type mention struct{ node, from, to int }
+
+// mentions appends those ranges of a node's group that hold addresses of the book.
+func (b *addressBook) mentions(all []mention, node int, g *announce.Group) []mention {
+	for _, r := range g.Addresses {
+		if r.From() == r.To() { // most are, and need no search
+			if a := b.entries[r.From()]; a != nil {
+				all = append(all, mention{node, a.at, a.at + 1})
+			}
+			continue
+		}
+		from, _ := slices.BinarySearchFunc(b.sorted, r.From(), func(a *address, addr netip.Addr) int {
+			return a.Compare(addr)
+		})
+		to, _ := slices.BinarySearchFunc(b.sorted, r.To(), func(a *address, addr netip.Addr) int {
+			return cmp.Or(a.Compare(addr), -1) // the first one after it
+		})
+		if from < to {
+			all = append(all, mention{node, from, to})
+		}
+	}
+	return all
+}
+
+// nodesOf are the nodes that mention each address of the book, ascending. It goes
+// through the addresses once; those that the same ranges hold share a slice.
+func (b *addressBook) nodesOf(mentions []mention) [][]int {
+	if len(mentions) == 0 {
+		return make([][]int, len(b.sorted))
+	}
+	// Lists of the mentions that begin at each address, by index plus one.
+	first, next := make([]int, len(b.sorted)), make([]int, len(mentions)+1)
+	ending := make([]bool, len(b.sorted)+1)
+	for k, m := range mentions {
+		first[m.from], next[k+1] = k+1, first[m.from]
+		ending[m.to] = true
+	}
+	nodes := make([][]int, len(b.sorted))
+	var here []mention
+	for at := range b.sorted {
+		if first[at] == 0 && !ending[at] {
+			if at > 0 {
+				nodes[at] = nodes[at-1]
+			}
+			continue
+		}
+		here = slices.DeleteFunc(here, func(m mention) bool { return m.to == at })
+		for k := first[at]; k > 0; k = next[k] {
+			here = append(here, mentions[k-1])
+		}
+		nodes[at] = make([]int, len(here))
+		for k, m := range here {
+			nodes[at][k] = m.node
+		}
+		slices.Sort(nodes[at])
+		nodes[at] = slices.Compact(nodes[at]) // two groups of a node may hold it
+	}
+	return nodes
 }

@@ -38,7 +38,6 @@ type routerID struct {
 // of that node.
 func resolvePeers(s *State, nodes []*node) []Peer {
 	for _, n := range nodes {
-		n.peers = make(map[string]announce.Peer)
 		n.routerID = routerIDOf(n.object)
 	}
 	peers := slices.Clone(s.Peers)
@@ -52,6 +51,9 @@ func resolvePeers(s *State, nodes []*node) []Peer {
 			continue
 		}
 		out = append(out, resolvePeer(p, nodes))
+	}
+	for _, n := range nodes {
+		slices.SortFunc(n.peers, func(a, b announce.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	}
 	slices.SortFunc(out, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return out
@@ -93,7 +95,7 @@ func resolvePeer(p *v1alpha1.BGPPeer, nodes []*node) Peer {
 			broken = append(broken, fmt.Sprintf("node %s: %v", n.object.Name, err))
 			continue
 		}
-		n.peers[p.Name] = session
+		n.peers = append(n.peers, session)
 		if why := sessionProblem(n, p.Name); why != "" {
 			down = append(down, fmt.Sprintf("node %s: %s", n.object.Name, why))
 		} else {
@@ -120,9 +122,9 @@ func resolvePeer(p *v1alpha1.BGPPeer, nodes []*node) Peer {
 // alone refuses a second session of a node with one router: it would displace
 // the first.
 func alone(session announce.Peer, n *node) error {
-	for _, name := range sortedKeys(n.peers) {
-		if n.peers[name].Address == session.Address {
-			return fmt.Errorf("BGPPeer %s, which is older, has the address %s, too; delete one of the two", name, session.Address)
+	for i := range n.peers {
+		if n.peers[i].Address == session.Address {
+			return fmt.Errorf("BGPPeer %s, which is older, has the address %s, too; delete one of the two", n.peers[i].Name, session.Address)
 		}
 	}
 	return nil

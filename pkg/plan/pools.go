@@ -55,8 +55,9 @@ type advertisement struct {
 // family is the standing of the nodes in a pool, for one address family.
 type family struct {
 	verdicts []NodeVerdict // parallel to the nodes; Announces means eligible
-	eligible int
-	away     int // nodes that would be eligible but for their speaker, which is away
+	eligible []int         // their indexes, ascending
+	away     []int         // nodes that would be eligible but for their speaker, which is away
+	queue    *queue        // the eligible nodes by load; nil before somebody needs it
 }
 
 // newPool resolves an AddressPool. Problems are the owner's to read; the pool
@@ -248,9 +249,9 @@ func (p *pool) family(is4 bool, nodes []*node) *family {
 		f.verdicts[i] = NodeVerdict{Node: n.object.Name, Verdict: v, CutOff: p.cutOff(n, is4)}
 		switch v {
 		case Announces:
-			f.eligible++
+			f.eligible = append(f.eligible, i)
 		case SpeakerAway:
-			f.away++
+			f.away = append(f.away, i)
 		}
 	}
 	p.families[is4] = f
@@ -300,58 +301,55 @@ func (p *pool) cutOff(n *node, is4 bool) bool {
 // peersOn are the names of the node's peers that the advertisement goes to.
 func (a *advertisement) peersOn(n *node, is4 bool) []string {
 	var names []string
-	for _, name := range sortedKeys(n.peers) {
-		peer := n.peers[name]
+	for i := range n.peers {
+		peer := &n.peers[i]
 		if (is4 && !peer.IPv4) || (!is4 && !peer.IPv6) {
 			continue
 		}
-		if a.peers == nil || slices.Contains(a.peers, name) {
-			names = append(names, name)
+		if a.peers == nil || slices.Contains(a.peers, peer.Name) {
+			names = append(names, peer.Name)
 		}
 	}
 	return names
 }
 
-// groups are the groups of a node's program for addresses of the pool.
-func (p *pool) groups(n *node, is4, foldable bool, healthCheckNodePort uint16, addresses []announce.Range) []announce.Group {
-	var groups []announce.Group
+// attributes are how a node announces addresses of the pool: once for each
+// advertisement that has a peer there.
+func (p *pool) attributes(n *node, is4, foldable bool) []*announce.BGP {
+	var all []*announce.BGP
 	for i := range p.advertisements {
 		a := &p.advertisements[i]
-		peers := a.peersOn(n, is4)
-		if len(peers) == 0 {
+		bgp := a.bgp
+		if bgp.Peers = a.peersOn(n, is4); len(bgp.Peers) == 0 {
 			continue
 		}
-		bgp := a.bgp
-		bgp.Peers = peers
 		if foldable {
 			bgp.AggregationLength = a.length(is4)
 		}
-		groups = append(groups, announce.Group{
-			Pool:                p.name,
-			BGP:                 &bgp,
-			HealthCheckNodePort: healthCheckNodePort,
-			Addresses:           addresses,
-		})
+		all = append(all, &bgp)
 	}
-	return groups
+	return all
 }
 
 // formerPool is the pool of an address that lies outside every pool, as the
 // speakers know it: the address keeps the attributes it had. It is nil if no
 // speaker knows the address.
-func (c *computation) formerPool(addr netip.Addr) *pool {
+func (c *computation) formerPool(a *address) *pool {
 	former := &pool{families: make(map[bool]*family), maxNextHops: defaultMaxNextHops}
 	var key []string // addresses with the same past share a pool, and so a group
-	if before, known := c.past[addr]; known {
+	if before := a.before; before.layer2 != nil {
 		former.name = before.pool
 		former.layer2 = &layer2{interfaces: before.layer2.Interfaces, former: make(map[string][]string)}
 		key = append(key, "layer2 "+strings.Join(before.layer2.Interfaces, ","))
 	}
 	seen := make(map[string]bool)
-	for _, n := range c.nodes {
-		for i := range n.previous.Groups {
-			g := &n.previous.Groups[i]
-			if !g.Contains(addr) {
+	told := slices.Concat(a.announcers, a.candidates)
+	slices.Sort(told)
+	for _, i := range slices.Compact(told) {
+		n := c.nodes[i]
+		for j := range n.previous.Groups {
+			g := &n.previous.Groups[j]
+			if !g.Contains(a.Addr) {
 				continue
 			}
 			if g.BGP == nil {
@@ -359,13 +357,13 @@ func (c *computation) formerPool(addr netip.Addr) *pool {
 				key = append(key, "layer2 "+n.object.Name+" "+strings.Join(g.Layer2.Interfaces, ","))
 				continue
 			}
-			text, _ := json.Marshal(g.BGP) // plain values always marshal
-			if seen[string(text)] {
+			text := c.textOf(g.BGP)
+			if seen[text] {
 				continue
 			}
-			seen[string(text)] = true
+			seen[text] = true
 			former.name = g.Pool
-			key = append(key, string(text))
+			key = append(key, text)
 			attributes := *g.BGP
 			attributes.Peers, attributes.AggregationLength = nil, 0
 			former.advertisements = append(former.advertisements, advertisement{bgp: attributes, peers: g.BGP.Peers})
@@ -388,4 +386,15 @@ func (c *computation) formerPool(addr netip.Addr) *pool {
 	}
 	c.former[id] = former
 	return former
+}
+
+// textOf is the text of attributes, for comparing. Many addresses share them.
+func (c *computation) textOf(bgp *announce.BGP) string {
+	text, known := c.texts[bgp]
+	if !known {
+		plain, _ := json.Marshal(bgp) // plain values always marshal
+		text = string(plain)
+		c.texts[bgp] = text
+	}
+	return text
 }

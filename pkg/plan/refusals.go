@@ -20,14 +20,14 @@ type refusals struct {
 
 // explain says why the Service lacks an address, or is nil where it lacks none,
 // or only has to wait a moment for it.
-func (c *computation) explain(svc *corev1.Service) *Problem {
-	if !lacks(svc) {
+func (c *computation) explain(s *service) *Problem {
+	if !s.lacking {
 		return nil
 	}
 	if c.refusals == nil {
 		c.refusals = c.newRefusals()
 	}
-	claim, err := ipam.NewClaim(svc, c.refusals.namespaces[svc.Namespace])
+	claim, err := ipam.NewClaim(s.Service, c.refusals.namespaces[s.Namespace])
 	if err == nil {
 		if refusal := c.refusals.allocator.Explain(&claim); refusal != nil {
 			err = refusal
@@ -43,16 +43,19 @@ func (c *computation) explain(svc *corev1.Service) *Problem {
 // lacks reports whether the Service may lack something that it asks for. Most do
 // not, and need no claim to tell.
 func lacks(svc *corev1.Service) bool {
-	recorded := ipam.Recorded(svc)
-	if len(recorded) == 0 || len(recorded) < len(svc.Spec.IPFamilies) {
+	shown := ipam.Recorded(svc)
+	if len(shown) == 0 || len(shown) < len(svc.Spec.IPFamilies) {
 		return true
+	}
+	if ipam.Plain(svc) {
+		return false
 	}
 	claim, err := ipam.NewClaim(svc, nil)
 	if err != nil {
 		return true
 	}
 	return slices.ContainsFunc(slices.Concat(claim.Requested, claim.External), func(addr netip.Addr) bool {
-		return !slices.Contains(recorded, addr)
+		return !slices.Contains(shown, addr)
 	})
 }
 

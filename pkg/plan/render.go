@@ -120,7 +120,7 @@ func writeService(b *strings.Builder, s *Service) {
 	fmt.Fprintf(b, "service %s/%s: Announced=%t %s: %s\n", s.Namespace, s.Name, announced, reason, message)
 	for i := range s.Addresses {
 		a := &s.Addresses[i]
-		for _, n := range a.BGP {
+		for _, n := range a.BGP() {
 			fmt.Fprintf(b, "  %s on %s: %s\n", a.Range, n.Node, n.Verdict)
 		}
 		for _, n := range a.Layer2.Nodes() {

@@ -1,9 +1,7 @@
 package plan
 
 import (
-	"net/netip"
-
-	corev1 "k8s.io/api/core/v1"
+	"slices"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
 )
@@ -11,18 +9,17 @@ import (
 // settleHolders decides whose the addresses are that Services show: the senior
 // one has an address, and others share it with that one if they may. The Services
 // come in the order of seniority.
-func (c *computation) settleHolders(services []*corev1.Service) {
-	for _, svc := range services {
-		for _, ingress := range svc.Status.LoadBalancer.Ingress {
-			addr, err := parseAddr(ingress.IP)
-			if err != nil {
-				continue
-			}
-			switch first := c.holders[addr]; {
-			case first == nil:
-				c.holders[addr] = svc
-			case first != svc && c.mayShare(svc, addr):
-				c.partners[addr] = append(c.partners[addr], svc)
+func (c *computation) settleHolders(services []*service) {
+	for _, s := range services {
+		for _, a := range s.addresses {
+			switch {
+			case a.holder == nil:
+				a.holder = s
+			case a.holder == s:
+			case c.mayShare(s, a):
+				a.partners = append(a.partners, s)
+			case s.settled && a.holder.settled:
+				a.leaving = append(a.leaving, s)
 			}
 		}
 	}
@@ -30,35 +27,42 @@ func (c *computation) settleHolders(services []*corev1.Service) {
 
 // mayShare reports whether the Service may share the address with all that have
 // it. The allocator applies the same rule when it adopts.
-func (c *computation) mayShare(svc *corev1.Service, addr netip.Addr) bool {
-	name, _ := c.index.Of(addr)
-	pool := c.index.Get(name)
-	terms, settled := ipam.TermsOf(svc), ipam.Settled(svc)
-	for _, other := range c.sharers(addr) {
-		if !ipam.MayKeepSharing(pool, ipam.TermsOf(other), terms, settled && ipam.Settled(other)) {
+func (c *computation) mayShare(s *service, a *address) bool {
+	pool := c.index.Get(a.pool)
+	terms := ipam.TermsOf(s.Service)
+	for _, other := range a.sharers() {
+		if !ipam.MayKeepSharing(pool, ipam.TermsOf(other.Service), terms, s.settled && other.settled) {
 			return false
 		}
 	}
 	return true
 }
 
-// sharers are the Services that have the address, the senior one first.
-func (c *computation) sharers(addr netip.Addr) []*corev1.Service {
-	return append([]*corev1.Service{c.holders[addr]}, c.partners[addr]...)
+// local reports whether all Services of the address send traffic to endpoints of
+// the same node only. While one of them has just been edited such that it has to
+// leave, it is announced for the others as it was for all.
+func (a *address) local() bool {
+	if len(a.partners) == 0 && len(a.leaving) == 0 {
+		return a.holder.local
+	}
+	notLocal := func(s *service) bool { return !s.local }
+	return !slices.ContainsFunc(a.sharers(), notLocal) && !slices.ContainsFunc(a.leaving, notLocal)
 }
 
-// endpointsOf are the nodes with endpoints of the Services that have the address:
-// those of the Service, where it shares it with none.
-func (c *computation) endpointsOf(svc *corev1.Service, addr netip.Addr) map[string]bool {
-	own := c.endpoints[serviceKey{svc.Namespace, svc.Name}]
-	if len(c.partners[addr]) == 0 {
-		return own
+// sharers are the Services that have the address, the senior one first.
+func (a *address) sharers() []*service {
+	return append([]*service{a.holder}, a.partners...)
+}
+
+// endpoints are the nodes with endpoints of the Services that have the address.
+func (a *address) endpoints() []int {
+	if len(a.partners) == 0 && len(a.leaving) == 0 {
+		return a.holder.endpoints.nodes
 	}
-	union := make(map[string]bool, len(own))
-	for _, sharer := range c.sharers(addr) {
-		for node := range c.endpoints[serviceKey{sharer.Namespace, sharer.Name}] {
-			union[node] = true
-		}
+	var union []int
+	for _, s := range slices.Concat(a.sharers(), a.leaving) {
+		union = append(union, s.endpoints.nodes...)
 	}
-	return union
+	slices.Sort(union)
+	return slices.Compact(union)
 }

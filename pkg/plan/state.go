@@ -82,31 +82,31 @@ type Address struct {
 	// Problem is why the address is not announced by anybody, whatever the
 	// nodes; nil where the nodes decide.
 	Problem *Problem
-	// BGP holds a verdict for each node that has or had a speaker, by node
-	// name. It is shared between addresses: read only. It is nil where the pool
-	// does not speak BGP.
-	BGP []NodeVerdict
 	// Layer2 is who answers on the LAN; nil where the pool does not speak Layer2.
 	Layer2 *Ownership
 
+	bgp      *nextHops // nil where the pool does not speak BGP
 	pool     *pool
-	service  *corev1.Service
+	address  *address
+	service  *service
 	foldable bool
 	// shared is true where another Service, which is planned before, has the
 	// first right to the address.
 	shared bool
 }
 
-// NextHops are the names of the nodes that announce the address by BGP.
-func (a *Address) NextHops() []string {
-	var names []string
-	for _, n := range a.BGP {
-		if n.Verdict.announces() {
-			names = append(names, n.Node)
-		}
+// BGP is a verdict for each node that has or had a speaker, by node name; nil
+// where the pool does not speak BGP. The verdicts are made when they are asked
+// for: to make those of all addresses and nodes would be most of a plan's work.
+func (a *Address) BGP() []NodeVerdict {
+	if a.bgp == nil {
+		return nil
 	}
-	return names
+	return slices.Collect(a.bgp.verdicts())
 }
+
+// NextHops are the names of the nodes that announce the address by BGP.
+func (a *Address) NextHops() []string { return a.hops().all }
 
 // LeaveOut records that a node's program has no room for the addresses, and
 // returns the Services they are of.
@@ -128,10 +128,7 @@ func (p *Plan) LeaveOut(node string, ranges []announce.Range) []Service {
 			if !set.Contains(a.From()) {
 				continue
 			}
-			at := slices.IndexFunc(a.BGP, func(n NodeVerdict) bool { return n.Node == node })
-			if at >= 0 && a.BGP[at].Verdict.announces() {
-				a.BGP = slices.Clone(a.BGP) // shared between addresses
-				a.BGP[at].Verdict = NoRoom
+			if a.bgp != nil && a.bgp.leaveOut(node) {
 				hit = true
 			}
 			if a.Layer2.Owner() == node {
@@ -214,9 +211,6 @@ const (
 
 // announces reports whether the node announces the address now.
 func (v Verdict) announces() bool { return v == Announces || v == Kept }
-
-// inProgram reports whether the address is in the node's program.
-func (v Verdict) inProgram() bool { return v.announces() || v == Retains }
 
 // Pool is what the plan says about an AddressPool.
 type Pool struct {

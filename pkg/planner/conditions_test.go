@@ -123,10 +123,9 @@ func announcedBy(node string) metav1.Condition {
 func planned(node string, services ...string) *plan.Plan {
 	p := &plan.Plan{}
 	for _, name := range services {
-		p.Services = append(p.Services, plan.Service{Namespace: "default", Name: name, Addresses: []plan.Address{{
-			Range: announce.Single(netip.MustParseAddr("203.0.113.1")),
-			BGP:   []plan.NodeVerdict{{Node: node, Verdict: plan.Announces}},
-		}}})
+		p.Services = append(p.Services, plan.Service{Namespace: "default", Name: name, Addresses: []plan.Address{
+			plan.Judged(announce.Single(netip.MustParseAddr("203.0.113.1")), plan.NodeVerdict{Node: node, Verdict: plan.Announces}),
+		}})
 	}
 	return p
 }

@@ -62,6 +62,14 @@ type knownProgram struct {
 	floor int64
 	// resourceVersion is that of the Node after our own write, else 0.
 	resourceVersion uint64
+	// refused is what had no room beside the program.
+	refused refused
+}
+
+// refused is what a program leaves out of another one.
+type refused struct {
+	hash string // of the program as it should be
+	left []announce.Range
 }
 
 func newNodeWriter(client kubernetes.Interface) *nodeWriter {
@@ -108,6 +116,9 @@ func (w *nodeWriter) programs(nodes []*corev1.Node) map[string]announce.Program 
 				known.program = program
 			}
 			w.known[n.Name] = known
+		} else if !ours {
+			known.value = value // one text in one place compares at a glance
+			w.known[n.Name] = known
 		}
 		if known.program.Hash != "" {
 			programs[n.Name] = known.program
@@ -148,27 +159,33 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 		if !ok {
 			continue
 		}
-		w.mu.Lock()
-		previous, floor := w.known[n.Name].program, w.known[n.Name].floor
-		w.mu.Unlock()
-		if program.Hash == previous.Hash {
+		known := w.knownOf(n.Name)
+		previous := known.program
+		switch program.Hash {
+		case previous.Hash:
+			continue
+		case known.refused.hash: // what has no room was found out before
+			result.LeaveOut(n.Name, known.refused.left)
 			continue
 		}
-		program.Epoch = announce.NextEpoch(time.Now(), max(floor, previous.Epoch))
-		value, fitted, left, err := announce.EncodeFitting(program, previous.Contains)
+		program.Epoch = announce.NextEpoch(time.Now(), max(known.floor, previous.Epoch))
+		had := previous.Addresses(func(*announce.Group) bool { return true })
+		value, fitted, left, err := announce.EncodeFitting(program, had.Contains)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("node %s: %w", n.Name, err))
 			continue
 		}
+		pending := pendingWrite{node: n, value: value, program: fitted, previous: previous}
 		if len(left) > 0 {
+			pending.refused = refused{hash: program.Hash, left: left}
 			for _, s := range result.LeaveOut(n.Name, left) {
 				klog.InfoS("No room for the addresses of a Service in the announcements of a node", "node", n.Name, "service", s.Namespace+"/"+s.Name)
 			}
 			if fitted.Hash == previous.Hash {
+				w.refuse(n.Name, pending.refused)
 				continue
 			}
 		}
-		pending := pendingWrite{node: n, value: value, program: fitted, previous: previous}
 		if gains(n.Name, &fitted, &previous) {
 			gainers = append(gainers, pending)
 		} else {
@@ -192,11 +209,23 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 	return again, errors.Join(errs...)
 }
 
-// written is the program that was written to the node last.
-func (w *nodeWriter) written(node string) announce.Program {
+// knownOf is what is known of the node's program.
+func (w *nodeWriter) knownOf(node string) knownProgram {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.known[node].program
+	return w.known[node]
+}
+
+// written is the program that was written to the node last.
+func (w *nodeWriter) written(node string) announce.Program { return w.knownOf(node).program }
+
+// refuse remembers what has no room beside the node's program.
+func (w *nodeWriter) refuse(node string, r refused) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known := w.known[node]
+	known.refused = r
+	w.known[node] = known
 }
 
 // unwritable are the nodes that could not be written for some time, though others
@@ -225,6 +254,7 @@ type pendingWrite struct {
 	node              *corev1.Node
 	value             string
 	program, previous announce.Program
+	refused           refused
 }
 
 // gains reports whether next makes the node announce an address, by BGP or on
@@ -309,7 +339,7 @@ func (w *nodeWriter) writeOne(ctx context.Context, pending pendingWrite) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.failing, pending.node.Name)
-	w.known[pending.node.Name] = knownProgram{value: pending.value, program: pending.program, resourceVersion: version(updated.ResourceVersion)}
+	w.known[pending.node.Name] = knownProgram{value: pending.value, program: pending.program, resourceVersion: version(updated.ResourceVersion), refused: pending.refused}
 	return nil
 }
 

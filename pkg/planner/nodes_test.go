@@ -318,12 +318,17 @@ func TestOneNodeDoesNotHoldUpTheOthers(t *testing.T) {
 
 func TestWhatDoesNotFitIsLeftOutAndTold(t *testing.T) {
 	big := announce.Program{Cluster: "c"}
-	service := plan.Service{Namespace: "default", Name: "last"}
 	addr := netip.MustParseAddr("203.0.113.0")
 	for _, pool := range incompressible(announce.MaxEncoded + 50000) {
 		addr = addr.Next()
 		big.Groups = append(big.Groups, announce.Group{Pool: pool, BGP: &announce.BGP{}, Addresses: []announce.Range{announce.Single(addr)}})
-		service.Addresses = append(service.Addresses, plan.Address{Range: announce.Single(addr), BGP: []plan.NodeVerdict{{Node: "a", Verdict: plan.Announces}}})
+	}
+	service := func() plan.Service {
+		s := plan.Service{Namespace: "default", Name: "last"}
+		for addr := netip.MustParseAddr("203.0.113.1"); len(s.Addresses) < len(big.Groups); addr = addr.Next() {
+			s.Addresses = append(s.Addresses, plan.Judged(announce.Single(addr), plan.NodeVerdict{Node: "a", Verdict: plan.Announces}))
+		}
+		return s
 	}
 	big.Normalize()
 	if _, err := announce.Encode(big); !errors.Is(err, announce.ErrTooLarge) {
@@ -331,7 +336,7 @@ func TestWhatDoesNotFitIsLeftOutAndTold(t *testing.T) {
 	}
 	node := nodeAt("1", "a")
 	w := newNodeWriter(fake.NewClientset(node))
-	result := &plan.Plan{Programs: map[string]announce.Program{"a": big}, Services: []plan.Service{service}}
+	result := &plan.Plan{Programs: map[string]announce.Program{"a": big}, Services: []plan.Service{service()}}
 	if _, err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
 		t.Fatal(err)
 	}
@@ -342,12 +347,16 @@ func TestWhatDoesNotFitIsLeftOutAndTold(t *testing.T) {
 	if announced, reason, _ := result.Services[0].Condition(); announced || reason != string(plan.NoRoom) {
 		t.Errorf("the condition says %t, %s", announced, reason)
 	}
-	// The same plan again writes nothing.
+	// The same plan again writes nothing, and tells the same.
+	result = &plan.Plan{Programs: map[string]announce.Program{"a": big}, Services: []plan.Service{service()}}
 	if _, err := w.write(t.Context(), []*corev1.Node{node}, result); err != nil {
 		t.Fatal(err)
 	}
 	if again := w.known["a"]; again.program.Epoch != first.program.Epoch {
 		t.Error("what does not fit is written again and again")
+	}
+	if announced, reason, _ := result.Services[0].Condition(); announced || reason != string(plan.NoRoom) {
+		t.Errorf("the next condition says %t, %s", announced, reason)
 	}
 }
 

@@ -80,10 +80,9 @@ func unannounced(now time.Time, services ...string) (*plan.Plan, *plan.State) {
 	for _, text := range services {
 		name, verdict, _ := strings.Cut(text, "=")
 		s.Services = append(s.Services, serviceAt(1, name))
-		p.Services = append(p.Services, plan.Service{Namespace: "default", Name: name, Addresses: []plan.Address{{
-			Range: announce.Single(netip.MustParseAddr("203.0.113.1")),
-			BGP:   []plan.NodeVerdict{{Node: "a", Verdict: plan.Verdict(verdict)}},
-		}}})
+		p.Services = append(p.Services, plan.Service{Namespace: "default", Name: name, Addresses: []plan.Address{
+			plan.Judged(announce.Single(netip.MustParseAddr("203.0.113.1")), plan.NodeVerdict{Node: "a", Verdict: plan.Verdict(verdict)}),
+		}})
 	}
 	return p, s
 }

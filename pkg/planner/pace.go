@@ -7,7 +7,9 @@ import (
 
 // pace spaces the plans out. A change that comes alone is planned at once; when
 // changes keep coming while a plan is computed and written, each further plan
-// takes in more of them.
+// takes in more of them. In a large cluster, where a plan takes its time, plans
+// rest as long as they took: to compute them takes half of a core at most, however
+// often something changes.
 type pace struct{ interval time.Duration }
 
 const (
@@ -21,14 +23,19 @@ const (
 func (p *pace) failed() { p.interval = max(p.interval, failureInterval/2) }
 
 // wait blocks as long as the next plan should wait; busy says that it is asked
-// for already. It reports false when the context ends.
-func (p *pace) wait(ctx context.Context, busy bool) bool {
-	if !busy {
+// for already, and computed is how long the last one took to compute. It reports
+// false when the context ends.
+func (p *pace) wait(ctx context.Context, busy bool, computed time.Duration) bool {
+	if busy {
+		p.interval = min(max(2*p.interval, shortestInterval), longestInterval)
+	} else {
 		p.interval = 0
+	}
+	rest := max(p.interval, min(computed, longestInterval))
+	if rest == 0 {
 		return ctx.Err() == nil
 	}
-	p.interval = min(max(2*p.interval, shortestInterval), longestInterval)
-	timer := time.NewTimer(p.interval)
+	timer := time.NewTimer(rest)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

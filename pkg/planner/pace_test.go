@@ -43,7 +43,7 @@ func TestPace(t *testing.T) {
 					if plan == failed {
 						p.failed()
 					}
-					if !p.wait(t.Context(), plan != idle) {
+					if !p.wait(t.Context(), plan != idle, 0) {
 						t.Fatal("the context has ended")
 					}
 					got = append(got, time.Since(began))
@@ -56,16 +56,46 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestPlansRestAsLongAsTheyTook: where plans are large, changes that come one after
+// the other must not take all of a core.
+func TestPlansRestAsLongAsTheyTook(t *testing.T) {
+	for name, test := range map[string]struct {
+		busy     []bool
+		computed time.Duration
+		want     []time.Duration
+	}{
+		"one alone":    {[]bool{false}, 80 * time.Millisecond, []time.Duration{80 * time.Millisecond}},
+		"a burst":      {[]bool{true, true, true, true, true}, 80 * time.Millisecond, []time.Duration{80e6, 80e6, 80e6, 80e6, 160e6}},
+		"a huge plan":  {[]bool{false}, time.Minute, []time.Duration{longestInterval}},
+		"a small plan": {[]bool{true}, time.Millisecond, []time.Duration{shortestInterval}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var p pace
+				for i, busy := range test.busy {
+					began := time.Now()
+					if !p.wait(t.Context(), busy, test.computed) {
+						t.Fatal("the context has ended")
+					}
+					if got := time.Since(began); got != test.want[i] {
+						t.Errorf("wait %d took %v; want %v", i, got, test.want[i])
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestPaceEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p := pace{interval: longestInterval}
 		began := time.Now()
 		time.AfterFunc(time.Millisecond, cancel)
-		if p.wait(ctx, true) || time.Since(began) != time.Millisecond {
+		if p.wait(ctx, true, 0) || time.Since(began) != time.Millisecond {
 			t.Errorf("waited %v", time.Since(began))
 		}
-		if p.wait(ctx, false) {
+		if p.wait(ctx, false, 0) {
 			t.Error("goes on after the context has ended")
 		}
 	})

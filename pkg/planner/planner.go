@@ -168,34 +168,44 @@ func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 		case <-later.C:
 		}
 		later.Stop()
-		started := time.Now()
-		state := p.objects.state()
-		state.Cluster = cluster
-		state.LoadBalancerClass, state.RequireClass = p.config.LoadBalancerClass, p.config.RequireClass
-		state.Previous = p.nodes.programs(state.Nodes)
-		state.Unwritable = p.nodes.unwritable()
-		p.lookAtNodes(state)
-		result := plan.Compute(state)
-		planDuration.Observe(time.Since(started).Seconds())
-
-		again, err := p.nodes.write(ctx, state.Nodes, result)
+		computed, again, err := p.planOnce(ctx, cluster, notices)
 		if err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Not all nodes have their announcements; trying again")
 			nodeWriteErrors.Inc()
 			p.wake()
 			pace.failed()
 		}
-		p.conditions.set(result)
-		p.statuses.set(result)
-		again = sooner(again, result.Next)
-		again = sooner(again, notices.tell(result, state))
 		if again > 0 {
 			later.Reset(again)
 		}
-		if !pace.wait(ctx, len(p.changed) > 0) {
+		if !pace.wait(ctx, len(p.changed) > 0, computed) {
 			return
 		}
 	}
+}
+
+// planOnce computes a plan and writes it to the Nodes; what is for people it hands
+// over. computed is how long it took but for the writes, and again when another
+// plan is due if nothing changes; 0 if none is.
+func (p *planner) planOnce(ctx context.Context, cluster string, notices *notices) (computed, again time.Duration, err error) {
+	started := time.Now()
+	state := p.objects.state()
+	state.Cluster = cluster
+	state.LoadBalancerClass, state.RequireClass = p.config.LoadBalancerClass, p.config.RequireClass
+	state.Previous = p.nodes.programs(state.Nodes)
+	state.Unwritable = p.nodes.unwritable()
+	p.lookAtNodes(state)
+	result := plan.Compute(state)
+	computed = time.Since(started)
+	planDuration.Observe(computed.Seconds())
+
+	again, err = p.nodes.write(ctx, state.Nodes, result)
+	p.conditions.set(result)
+	p.statuses.set(result)
+	again = sooner(again, result.Next)
+	started = time.Now()
+	again = sooner(again, notices.tell(result, state))
+	return computed + time.Since(started), again, err
 }
 
 // sooner is the shorter of a wait, where 0 is none, and that for a time, where
