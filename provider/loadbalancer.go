@@ -24,7 +24,9 @@ func (b *balancer) begin(ctx context.Context, service *corev1.Service) error {
 	if !b.ready() {
 		return errNotReady
 	}
-	return b.writes.settle(ctx, cache.MetaObjectToName(service))
+	name := cache.MetaObjectToName(service)
+	b.writes.answer(name, service.UID)
+	return b.writes.settle(ctx, name)
 }
 
 // EnsureLoadBalancer gives the Service its addresses. A refusal is an error whose

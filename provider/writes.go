@@ -2,9 +2,12 @@ package baremetal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +30,8 @@ type writes struct {
 	reader typedcorev1.ServicesGetter
 
 	mu sync.Mutex
+	// subjects are the Services that upstream was given an answer about last.
+	subjects map[cache.ObjectName]types.UID
 	// unseen are the last writes of Services, by namespaced name, until a cache
 	// has caught up with them.
 	unseen map[cache.ObjectName]write
@@ -42,7 +47,7 @@ type write struct {
 }
 
 func newWrites(ended func()) *writes {
-	return &writes{ended: ended, unseen: map[cache.ObjectName]write{}}
+	return &writes{ended: ended, unseen: map[cache.ObjectName]write{}, subjects: map[cache.ObjectName]types.UID{}}
 }
 
 // shownBy reports whether the cached Service is not older than upstream's last
@@ -70,6 +75,21 @@ func (w *writes) forget(name cache.ObjectName) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.unseen, name)
+	delete(w.subjects, name)
+}
+
+// answer notes whom the answer is about that upstream will write into a status. It
+// works on one Service of a name at a time.
+func (w *writes) answer(name cache.ObjectName, uid types.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.subjects[name] = uid
+}
+
+func (w *writes) subject(name cache.ObjectName) types.UID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.subjects[name]
 }
 
 func (w *writes) begin(name cache.ObjectName) {
@@ -161,8 +181,49 @@ type watchedServices struct {
 
 func (s watchedServices) Patch(ctx context.Context, name string, kind types.PatchType, data []byte, options metav1.PatchOptions, subresources ...string) (*corev1.Service, error) {
 	object := cache.NewObjectName(s.namespace, name)
+	if uid := s.writes.subject(object); uid != "" {
+		var err error
+		if data, err = meantFor(uid, data); err != nil {
+			return nil, fmt.Errorf("patch of Service %s: %w", object, err)
+		}
+	}
 	s.writes.begin(object)
 	written, err := s.ServiceInterface.Patch(ctx, name, kind, data, options, subresources...)
 	s.writes.end(object, written, err)
+	if changesUID(err) {
+		// The Service that it was meant for is gone, which upstream knows to bear.
+		return written, apierrors.NewNotFound(corev1.Resource("services"), name)
+	}
 	return written, err
+}
+
+// meantFor adds the UID to a patch that writes addresses. Upstream patches by name:
+// the addresses of a Service would get into the status of the next one of that name.
+// A finalizer is written before upstream has an answer about the Service.
+func meantFor(uid types.UID, patch []byte) ([]byte, error) {
+	var fields map[string]any
+	if err := json.Unmarshal(patch, &fields); err != nil {
+		return nil, err
+	}
+	if fields["status"] == nil {
+		return patch, nil
+	}
+	metadata, _ := fields["metadata"].(map[string]any)
+	if metadata == nil {
+		metadata = map[string]any{}
+	}
+	metadata["uid"] = uid
+	fields["metadata"] = metadata
+	return json.Marshal(fields)
+}
+
+// changesUID reports whether the API server refused a patch because it was meant
+// for another object of that name: it takes it for a change of an immutable field.
+func changesUID(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" }) ||
+		apierrors.IsConflict(err) && strings.Contains(err.Error(), "UID")
 }

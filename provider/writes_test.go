@@ -208,3 +208,16 @@ func TestUpstreamWritesAreWatched(t *testing.T) {
 		t.Errorf("%d writes; want the finalizer and the status", patches)
 	}
 }
+
+func TestAddressesAreForOneService(t *testing.T) {
+	for patch, want := range map[string]string{
+		`{"status":{"loadBalancer":{}}}`:                     `{"metadata":{"uid":"u"},"status":{"loadBalancer":{}}}`,
+		`{"metadata":{"annotations":null},"status":{"x":1}}`: `{"metadata":{"annotations":null,"uid":"u"},"status":{"x":1}}`,
+		`{"metadata":{"finalizers":["a"]}}`:                  `{"metadata":{"finalizers":["a"]}}`,
+	} {
+		got, err := meantFor("u", []byte(patch))
+		if err != nil || string(got) != want {
+			t.Errorf("%s became %s (%v); want %s", patch, got, err, want)
+		}
+	}
+}
