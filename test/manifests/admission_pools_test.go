@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,7 +47,12 @@ func TestManagerChangesOneFinalizerOfAddressPools(t *testing.T) {
 		_, err := pools.Patch(t.Context(), "lan", types.MergePatchType, []byte(text), metav1.PatchOptions{}, subresources...)
 		return err
 	}
-	waitForPolicies(t, func() error { return patch(`{"metadata": {"labels": {"a": "b"}}}`) })
+	attempt := 0
+	waitForPolicies(t, func() error {
+		// Another value each time: a patch that changes nothing is no change of labels.
+		attempt++
+		return patch(fmt.Sprintf(`{"metadata": {"labels": {"attempt": "%d"}}}`, attempt))
+	})
 
 	const (
 		ours   = `"lb.baremetal.dev/addresses-in-use"`
