@@ -33,21 +33,19 @@ func (n *notices) tell(service *corev1.Service, refusal *ipam.Refusal) {
 // about tells what a Service lacks though it is served, each once until it
 // changes. Refusals that are nil say nothing.
 func (n *notices) about(service *corev1.Service, refusals ...*ipam.Refusal) {
-	var messages []string
+	// run and upstream's workers may be about one Service at a time.
 	n.mu.Lock()
-	before := n.told[service.UID]
-	n.mu.Unlock()
+	defer n.mu.Unlock()
+	var messages []string
 	for _, refusal := range refusals {
 		if refusal == nil {
 			continue
 		}
 		messages = append(messages, refusal.Message)
-		if !slices.Contains(before, refusal.Message) {
+		if !slices.Contains(n.told[service.UID], refusal.Message) {
 			n.tell(service, refusal)
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if len(messages) == 0 {
 		delete(n.told, service.UID)
 	} else {

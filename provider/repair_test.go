@@ -108,6 +108,8 @@ func TestUnservedIsToldOncePerChange(t *testing.T) {
 		{loadBalancer("web"), ""},
 		{loadBalancer("web", external("203.0.113.3")), "203.0.113.3"},
 	} {
+		h.update(step.service)
+		h.cached(step.service) // run, too, tells what the cached one lacks
 		status, err := h.balancer.EnsureLoadBalancer(t.Context(), "", step.service, nil)
 		if err != nil || len(status.Ingress) != 1 || status.Ingress[0].IP != "203.0.113.1" {
 			t.Errorf("status %v (%v): the Service's own address must not fail", status, err)
