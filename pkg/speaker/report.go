@@ -36,19 +36,28 @@ const (
 
 // reporter writes the report into the Node's annotation: at once when it is
 // another one, but not more often than every reportInterval.
+//
+// Which program is carried out is no news by itself: a Service more would cost a
+// write of each node that announces it, and each of those would reach everybody
+// who watches Nodes. Epoch and hash go along with the next write, unless somebody
+// waits for them.
 type reporter struct {
 	write func(ctx context.Context, key, value string) error
 
-	mu    sync.Mutex
-	value string // as it should be
+	mu   sync.Mutex
+	want told // as it should be
 	// urgency is that of the next write.
 	urgency urgency
-	// present is the annotation's value, as far as is known; absent means that
-	// there is no Node.
-	present string
+	// present is the annotation, as far as is known; absent means that there is
+	// no Node.
+	present told
 	absent  bool
 	wake    chan struct{}
 }
+
+// told is the text of a report, and its news: the text without the program's epoch
+// and hash. Both are empty where there is no report that can be read.
+type told struct{ text, news string }
 
 // urgency says who waits for a report.
 type urgency int
@@ -79,23 +88,44 @@ func newReporter(write func(ctx context.Context, key, value string) error) *repo
 // set makes r the report, and has it written as early as u says if it is another
 // one.
 func (r *reporter) set(report announce.Report, u urgency) error {
-	value, err := encodeReport(report)
+	text, err := encodeReport(report)
 	if err != nil {
 		return err
 	}
+	want := told{text: text, news: newsOf(text)}
 	r.change(func() {
-		if r.value != value {
+		if r.want != want {
 			r.urgency = max(r.urgency, u)
 		}
-		r.value = value
+		r.want = want
 	})
 	return nil
+}
+
+// newsOf is the report without what is no news by itself; empty if it cannot be
+// read.
+func newsOf(text string) string {
+	report, err := announce.DecodeReport(text)
+	if err != nil {
+		return ""
+	}
+	report.Epoch, report.Hash = 0, ""
+	news, err := announce.EncodeReport(report)
+	if err != nil {
+		return ""
+	}
+	return news
 }
 
 // observe takes notice of the Node: somebody else may have changed or removed
 // the annotation, and a Node that was created anew has none.
 func (r *reporter) observe(n node) {
-	r.change(func() { r.present, r.absent = n.report, n.gone })
+	r.change(func() {
+		r.absent = n.gone
+		if r.present.text != n.report {
+			r.present = told{text: n.report, news: newsOf(n.report)}
+		}
+	})
 }
 
 func (r *reporter) change(change func()) {
@@ -109,10 +139,11 @@ func (r *reporter) change(change func()) {
 }
 
 // due is the report if it has to be written.
-func (r *reporter) due() (value string, due bool) {
+func (r *reporter) due() (report told, due bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.value, r.value != "" && r.value != r.present && !r.absent
+	news := r.want.news != r.present.news || r.urgency == reportNow && r.want != r.present
+	return r.want, r.want.text != "" && news && !r.absent
 }
 
 // hurried is the urgency of the write that is due.
@@ -180,7 +211,7 @@ func (r *reporter) run(ctx context.Context) error {
 	var wrote, since, retry time.Time // the write before, the change, the next try
 	failed := false
 	for {
-		value, due := r.due()
+		report, due := r.due()
 		if !due {
 			since = time.Time{}
 			select {
@@ -212,7 +243,7 @@ func (r *reporter) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := r.write(ctx, v1alpha1.NodeSpeaker, value); err != nil {
+		if err := r.write(ctx, v1alpha1.NodeSpeaker, report.text); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -225,7 +256,7 @@ func (r *reporter) run(ctx context.Context) error {
 		}
 		reportWrites.WithLabelValues("success").Inc()
 		r.change(func() {
-			if r.present = value; r.value == value {
+			if r.present = report; r.want == report {
 				r.urgency = reportLater // else what came meanwhile may be urgent
 			}
 		})

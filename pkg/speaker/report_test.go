@@ -28,22 +28,22 @@ func TestReporter(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			writes <- fmt.Sprint(time.Since(start), " ", report.Epoch)
+			writes <- fmt.Sprint(time.Since(start), " ", report.Error)
 			return nil
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() { _ = r.run(ctx) }()
-		set := func(epoch int64) {
+		set := func(news int) {
 			t.Helper()
-			if err := r.set(announce.Report{Epoch: epoch}, reportLater); err != nil {
+			if err := r.set(announce.Report{Error: fmt.Sprint(news)}, reportLater); err != nil {
 				t.Error(err)
 			}
 		}
 		set(1) // at once
 		time.Sleep(time.Second)
-		for epoch := range int64(5) {
-			set(2 + epoch) // the last one, when the time has come
+		for news := range 5 {
+			set(2 + news) // the last one, when the time has come
 		}
 		time.Sleep(time.Minute)
 		set(6) // no change
@@ -97,7 +97,7 @@ func TestReporterRestores(t *testing.T) {
 			writes = nil
 		}
 		expect("nothing to say")
-		if err := r.set(announce.Report{Epoch: 1}, reportLater); err != nil {
+		if err := r.set(announce.Report{Version: "v1", Epoch: 1}, reportLater); err != nil {
 			t.Error(err)
 		}
 		expect("first", "1m0s")
@@ -133,15 +133,15 @@ func TestReporterHurries(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			writes = append(writes, fmt.Sprint(time.Since(start), " ", report.Epoch))
+			writes = append(writes, fmt.Sprint(time.Since(start), " ", report.Error))
 			return nil
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() { _ = r.run(ctx) }()
-		set := func(epoch int64, u urgency) {
+		set := func(news int, u urgency) {
 			t.Helper()
-			if err := r.set(announce.Report{Epoch: epoch}, u); err != nil {
+			if err := r.set(announce.Report{Error: fmt.Sprint(news)}, u); err != nil {
 				t.Error(err)
 			}
 			synctest.Wait()
@@ -229,4 +229,45 @@ func TestReportFits(t *testing.T) {
 	if got := cut("aé", 2); got != "a" {
 		t.Errorf("cut through a character: %q", got)
 	}
+}
+
+// TestReporterKeepsEpochsForLater: a program more is told along with other news, or
+// to those who wait for it.
+func TestReporterKeepsEpochsForLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var writes []string
+		var r *reporter
+		r = newReporter(func(_ context.Context, _, value string) error {
+			report, err := announce.DecodeReport(value)
+			if err != nil {
+				t.Error(err)
+			}
+			writes = append(writes, fmt.Sprint(report.Epoch, report.Hash, report.Error))
+			r.observe(node{report: value}) // the watch
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = r.run(ctx) }()
+		expect := func(report announce.Report, u urgency, want ...string) {
+			t.Helper()
+			if err := r.set(report, u); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if !slices.Equal(writes, want) {
+				t.Errorf("writes %q, want %q", writes, want)
+			}
+			writes = nil
+		}
+		expect(announce.Report{Epoch: 1, Hash: "a"}, reportLater, "1a")
+		expect(announce.Report{Epoch: 2, Hash: "b"}, reportLater)
+		expect(announce.Report{Epoch: 3, Hash: "b"}, reportSoon)
+		expect(announce.Report{Epoch: 4, Hash: "c"}, reportNow, "4c")
+		expect(announce.Report{Epoch: 5, Hash: "d"}, reportLater)
+		expect(announce.Report{Epoch: 6, Hash: "d", Error: "!"}, reportLater, "6d!")
+		r.observe(node{report: "edited"})
+		expect(announce.Report{Epoch: 7, Hash: "d", Error: "!"}, reportLater, "7d!")
+	})
 }

@@ -202,8 +202,8 @@ func (h *harness) see(program string) {
 
 func (h *harness) report(t *testing.T) announce.Report {
 	t.Helper()
-	value, _ := h.reporter.due()
-	r, err := announce.DecodeReport(value)
+	report, _ := h.reporter.due()
+	r, err := announce.DecodeReport(report.text)
 	if err != nil {
 		t.Fatal(err)
 	}
