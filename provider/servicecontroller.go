@@ -26,7 +26,7 @@ func ServiceController(init app.ControllerInitContext, completed *config.Complet
 		if err != nil {
 			return nil, false, fmt.Errorf("service controller: client: %w", err)
 		}
-		services, err := service.New(ours, ours.balancer.writes.watch(client),
+		services, err := service.New(ours, quietClient{ours.balancer.writes.watch(client)},
 			ours.Services(),
 			completed.SharedInformers.Core().V1().Nodes(),
 			completed.ComponentConfig.KubeCloudShared.ClusterName,
