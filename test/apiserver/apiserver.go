@@ -51,9 +51,10 @@ type Server struct {
 	restart   func(testing.TB) *process
 }
 
-// Start starts a server that ends with the test. Without the programs the test
-// is skipped, but fails where CI is set: there a missing program is a mistake.
-func Start(t testing.TB) *Server {
+// Start starts a server that ends with the test, with further flags. Without the
+// programs the test is skipped, but fails where CI is set: there a missing program
+// is a mistake.
+func Start(t testing.TB, flags ...string) *Server {
 	t.Helper()
 	etcd, apiserver := program(t, "etcd"), program(t, "kube-apiserver")
 	s := &Server{dir: t.TempDir()}
@@ -79,6 +80,7 @@ func Start(t testing.TB) *Server {
 		"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
 		"--enable-priority-and-fairness=false", "--profiling=false", "--v=1",
 	}
+	arguments = append(arguments, flags...)
 	s.restart = func(t testing.TB) *process { return run(t, s.log, apiserver, arguments...) }
 	s.apiserver = s.restart(t)
 

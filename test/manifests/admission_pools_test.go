@@ -142,17 +142,28 @@ func installAccess(t *testing.T, config *rest.Config) {
 // them up a moment after they were created.
 func waitForPolicies(t *testing.T, forbidden func() error) {
 	t.Helper()
+	waitFor(t, func() error {
+		if err := forbidden(); err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
+			return fmt.Errorf("the policies are not enforced: %v", err)
+		}
+		return nil
+	})
+}
+
+// waitFor waits until there is no problem any more, for a minute at most.
+func waitFor(t *testing.T, problem func() error) {
+	t.Helper()
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := forbidden()
-		if err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
+		err := problem()
+		if err == nil {
 			return
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("the policies are not enforced: %v", err)
+			t.Fatal(err)
 		case <-tick.C:
 		}
 	}
