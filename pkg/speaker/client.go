@@ -24,6 +24,8 @@ const (
 	requestTimeout = 3 * time.Second
 	// dialTimeout is short, so that an API server that is back is found soon.
 	dialTimeout = 1500 * time.Millisecond
+	// userAgent names the program to the API server.
+	userAgent = "baremetal-speaker"
 )
 
 // client is what a speaker needs of the API: its own Node, and single Secrets.
@@ -37,11 +39,21 @@ type client struct {
 	tokenFile string
 }
 
+// newClient is a client from a kubeconfig file, or of the Pod's ServiceAccount if
+// it is empty.
 func newClient(kubeconfig, node, namespace, version string) (*client, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("client configuration: %w", err)
 	}
+	config.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Second}).DialContext
+	noticeDeadConnections()
+	return newClientFor(config, node, namespace, version)
+}
+
+// newClientFor is a client that reaches the API server by config, which becomes
+// its own.
+func newClientFor(config *rest.Config, node, namespace, version string) (*client, error) {
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("client configuration: %w", err)
@@ -53,9 +65,7 @@ func newClient(kubeconfig, node, namespace, version string) (*client, error) {
 	config.NegotiatedSerializer = codecs.WithoutConversion()
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	config.UserAgent = "baremetal-speaker/" + version
-	config.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Second}).DialContext
-	noticeDeadConnections()
+	config.UserAgent = userAgent + "/" + version
 	r, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("client configuration: %w", err)

@@ -76,8 +76,6 @@ func Run(ctx context.Context, config Config) error {
 	}
 	before := recall(ctx, config.StateDir, config.NodeName, api.tokenFile)
 	s := newSpeaker(config.Version, config.NodeName)
-	s.reporter = newReporter(api.annotateNode)
-	s.vault = newVault(api.secret, func() { s.secrets.put(struct{}{}) })
 	s.gate = newGate(config.KubeProxyHealthz, func() { s.gates.put(struct{}{}) })
 	bgpAnnouncer := bgp.New(bgp.Config{
 		ListenPort: config.BGPListenPort,
@@ -90,31 +88,41 @@ func Run(ctx context.Context, config Config) error {
 	s.lan = lan
 	register(s)
 
-	// Known before the first program is carried out: IPv6 next hops depend on
-	// them. An error comes up again in watchInterfaces.
-	interfaces, _ := listInterfaces()
-
-	// Everything outlives the loop, which hands over and withdraws at its end.
-	background, closeAll := context.WithCancel(context.WithoutCancel(ctx))
-	defer closeAll()
-	group, background := errgroup.WithContext(background)
-	group.Go(func() error { return bgpAnnouncer.Run(background) })
-	group.Go(func() error { return lan.Run(background) })
+	jobs := []func(context.Context) error{
+		bgpAnnouncer.Run,
+		lan.Run,
+		s.gate.run,
+		func(ctx context.Context) error {
+			return watchInterfaces(ctx, s.interfaces.put, func() { s.routes.put(struct{}{}) })
+		},
+	}
 	if config.StateDir != "" {
 		writer := statefile.NewWriter(config.StateDir, func() { s.claims.put(struct{}{}) })
 		s.keeper = writer
-		group.Go(func() error { return writer.Run(background) })
+		jobs = append(jobs, writer.Run)
 	}
-	watch := &watcher{client: api, changed: s.nodes.put, wait: backoff}
-	group.Go(func() error { return watch.run(background) })
-	group.Go(func() error { return s.vault.run(background) })
-	group.Go(func() error { return s.reporter.run(background) })
-	group.Go(func() error { return s.gate.run(background) })
-	group.Go(func() error {
-		return watchInterfaces(background, s.interfaces.put, func() { s.routes.put(struct{}{}) })
-	})
 	if config.MetricsBindAddress != "" {
-		group.Go(func() error { return s.serve(background, config.MetricsBindAddress) })
+		jobs = append(jobs, func(ctx context.Context) error { return s.serve(ctx, config.MetricsBindAddress) })
+	}
+	// Known before the first program is carried out: IPv6 next hops depend on
+	// them. An error comes up again in watchInterfaces.
+	interfaces, _ := listInterfaces()
+	return s.run(ctx, api, interfaces, before, jobs)
+}
+
+// run runs the loop until ctx ends, beside the jobs and what it needs of the API
+// server. All of them outlive the loop, which hands over and withdraws at its end.
+func (s *speaker) run(ctx context.Context, api *client, interfaces inventory, before memory, jobs []func(context.Context) error) error {
+	s.reporter = newReporter(api.annotateNode)
+	s.vault = newVault(api.secret, func() { s.secrets.put(struct{}{}) })
+	watch := &watcher{client: api, changed: s.nodes.put, wait: backoff}
+	jobs = append(jobs, watch.run, s.vault.run, s.reporter.run)
+
+	background, closeAll := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeAll()
+	group, background := errgroup.WithContext(background)
+	for _, job := range jobs {
+		group.Go(func() error { return job(background) })
 	}
 	group.Go(func() error {
 		defer closeAll()
