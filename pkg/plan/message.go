@@ -10,15 +10,19 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/ipam"
 )
 
+// Waiting reports whether the Service has no address, and nothing stands in its way:
+// it was created a moment ago.
+func (s *Service) Waiting() bool { return len(s.Addresses) == 0 && s.Refusal == nil }
+
 // Condition is the Announced condition of a Service: who announces its
 // addresses, or why nobody does. All addresses of a Service have to be
 // announced for the condition to be true.
 func (s *Service) Condition() (announced bool, reason, message string) {
-	if len(s.Addresses) == 0 && s.Refusal != nil {
-		return false, s.Refusal.Reason, "no address is assigned: " + s.Refusal.Message
+	if s.Waiting() {
+		return false, string(ipam.NoAddress), "an address is about to be assigned"
 	}
 	if len(s.Addresses) == 0 {
-		return false, string(ipam.NoAddress), "an address is about to be assigned"
+		return false, s.Refusal.Reason, "no address is assigned: " + s.Refusal.Message
 	}
 	announced, reason = true, "Announced"
 	var messages []string

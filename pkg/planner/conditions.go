@@ -28,6 +28,9 @@ const (
 	// turn is how long conditions are written before a newer plan is taken up:
 	// where plans never stop changing, all the same something gets written.
 	turn = time.Second
+	// servingPatience is how long after its creation a Service is expected to get
+	// its address, or to be refused: until then the lack of both is no news.
+	servingPatience = 3 * time.Second
 	// conditionRate bounds the conditions written per second.
 	conditionRate  = 100
 	conditionBurst = 20
@@ -141,6 +144,12 @@ func (w *conditionWriter) writeCondition(ctx context.Context, s *plan.Service) (
 		return 0, nil // gone
 	case w.written.stale(svc):
 		return cacheLag, nil
+	}
+	if s.Waiting() && meta.FindStatusCondition(svc.Status.Conditions, v1alpha1.ConditionAnnounced) == nil {
+		// The API server's clock may be ahead of ours.
+		if age := time.Since(svc.CreationTimestamp.Time); age >= 0 && age < servingPatience {
+			return servingPatience - age, nil
+		}
 	}
 	announced, reason, message := s.Condition()
 	condition := metav1.Condition{

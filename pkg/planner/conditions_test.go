@@ -355,3 +355,33 @@ func TestALaterTermKnowsNoEarlierPlan(t *testing.T) {
 		<-ended
 	})
 }
+
+// TestNewServicesAreExpectedToBeServed: that a Service has no address yet is told
+// when that lasts, and not in a write of its own for each new Service.
+func TestNewServicesAreExpectedToBeServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newConditions(t)
+		created := serviceAt(1, "web")
+		created.CreationTimestamp = metav1.Now()
+		waiting := &plan.Plan{Services: []plan.Service{{Namespace: "default", Name: "web"}}}
+		refused := &plan.Plan{Services: []plan.Service{{Namespace: "default", Name: "web", Refusal: &plan.Problem{Reason: "NoPool", Message: "create one"}}}}
+		s.caches(created)
+		time.Sleep(time.Second)
+		if patches, wait := s.one(waiting); len(patches) > 0 || wait != servingPatience-time.Second {
+			t.Errorf("patches %s, wait %v", patches, wait)
+		}
+		if patches, _ := s.one(refused); len(patches) != 1 {
+			t.Errorf("a refusal takes patches %s", patches)
+		}
+		s.forget()
+		time.Sleep(servingPatience)
+		if patches, wait := s.one(waiting); len(patches) != 1 || wait != 0 {
+			t.Errorf("later: patches %s, wait %v", patches, wait)
+		}
+		s.forget()
+		created.CreationTimestamp = metav1.NewTime(time.Now().Add(time.Hour)) // by a clock that is ahead
+		if patches, _ := s.one(waiting); len(patches) != 1 {
+			t.Errorf("by a clock that is ahead: patches %s", patches)
+		}
+	})
+}
