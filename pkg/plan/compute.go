@@ -64,6 +64,8 @@ type computation struct {
 	addresses *addressBook
 	refusals  *refusals // nil before somebody needs them
 	load      []int     // capped addresses on each node; see take
+	taken     int       // the sum of them
+	company   company
 	next      time.Time // when patience with a speaker ends
 
 	segments   *segments

@@ -54,7 +54,7 @@ func (c *computation) nextHops(s *service, a *address, p *pool) (h *nextHops, fo
 	case h.former:
 		h.own = c.limit(h, h.announcing(h.had), most)
 	case len(f.eligible) > most:
-		h.own = c.take(h, c.shortlist(h, most), most)
+		h.own = c.choose(s, h, most)
 	default:
 		h.all = true // the usual case
 	}
@@ -186,7 +186,7 @@ func (c *computation) limit(h *nextHops, eligible []int, most int) []int {
 	if len(eligible) <= most {
 		return eligible
 	}
-	return c.take(h, eligible, most)
+	return c.pick(h, eligible, most)
 }
 
 // shortlist are eligible nodes that are enough to take from: those that announce
@@ -202,16 +202,13 @@ func (c *computation) shortlist(h *nextHops, most int) []int {
 	if sound >= most {
 		return list
 	}
-	if h.family.queue == nil {
-		h.family.queue = newQueue(h.family.eligible, func(i int) int { return h.family.rank(i, c.load[i]) })
-	}
-	return h.family.queue.least(list, most-sound, func(i int) bool { return contains(h.had, i) })
+	return h.family.ranked(c.load).least(list, most-sound, func(i int) bool { return contains(h.had, i) })
 }
 
-// take chooses the nodes that announce the address. Those that do already stay,
+// pick chooses the nodes that announce the address. Those that do already stay,
 // also those whose speaker is away, so that its restart moves nothing; others come
 // by their load. Nodes whose sessions are down come last.
-func (c *computation) take(h *nextHops, eligible []int, most int) []int {
+func (c *computation) pick(h *nextHops, eligible []int, most int) []int {
 	rank := func(i int) int {
 		if contains(h.had, i) {
 			return h.family.rank(i, -1)
@@ -221,7 +218,7 @@ func (c *computation) take(h *nextHops, eligible []int, most int) []int {
 	slices.SortFunc(eligible, func(a, b int) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b)) })
 	chosen := eligible[:most]
 	for _, i := range chosen {
-		c.load[i]++
+		c.take(i)
 	}
 	slices.Sort(chosen)
 	return chosen

@@ -26,13 +26,7 @@ func newQueue(nodes []int, rank func(node int) int) *queue {
 func (q *queue) least(nodes []int, n int, skip func(node int) bool) []int {
 	var seen []place
 	for n > 0 && len(q.places) > 0 {
-		top := &q.places[0]
-		if now := q.rank(top.node); now != top.rank {
-			top.rank = now
-			heap.Fix(q, 0)
-			continue
-		}
-		seen = append(seen, *top)
+		seen = append(seen, q.top())
 		heap.Pop(q)
 		if i := seen[len(seen)-1].node; !skip(i) {
 			nodes = append(nodes, i)
@@ -43,6 +37,19 @@ func (q *queue) least(nodes []int, n int, skip func(node int) bool) []int {
 		heap.Push(q, p)
 	}
 	return nodes
+}
+
+// top is the node of the least rank; of equal ones the first. There has to be one.
+func (q *queue) top() place {
+	for {
+		top := &q.places[0]
+		now := q.rank(top.node)
+		if now == top.rank {
+			return *top
+		}
+		top.rank = now
+		heap.Fix(q, 0)
+	}
 }
 
 // Len implements heap.Interface.
