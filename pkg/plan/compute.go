@@ -38,7 +38,7 @@ func Compute(s *State) *Plan {
 	c.segments = newSegments(c.nodes)
 	c.services, c.addresses = readServices(s, c.index)
 	c.addresses.remember(c.nodes)
-	result := &Plan{Peers: resolvePeers(s, c.nodes)}
+	result := &Plan{Peers: resolvePeers(s, c.nodes), addresses: c.addresses.sorted}
 	c.resolvePools(result)
 	result.Services = c.planServices()
 	result.Programs = c.programs()

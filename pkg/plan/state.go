@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -62,6 +63,22 @@ type Plan struct {
 	// Next is when another plan may differ though nothing else has changed; zero
 	// if time does not matter.
 	Next time.Time
+
+	addresses []*address // that some Service shows, ascending
+}
+
+// Serves reports whether one of the addresses is that of a Service in the plan.
+// Services on their way out are not in it.
+func (p *Plan) Serves(addresses *netipx.IPSet) bool {
+	for _, r := range addresses.Ranges() {
+		at, _ := slices.BinarySearchFunc(p.addresses, r.From(), func(a *address, from netip.Addr) int { return a.Compare(from) })
+		for ; at < len(p.addresses) && !r.To().Less(p.addresses[at].Addr); at++ {
+			if p.addresses[at].planned != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Service is what the plan says about a Service.

@@ -44,6 +44,8 @@ type nodeWriter struct {
 	gainersFail time.Time
 	// handovers holds back losers of addresses on the LAN. Only write uses it.
 	handovers handovers
+	// cleanups holds back withdrawals that nobody waits for. Only write uses it.
+	cleanups *cleanups
 
 	mu    sync.Mutex
 	known map[string]knownProgram // by node name
@@ -73,7 +75,7 @@ type refused struct {
 }
 
 func newNodeWriter(client kubernetes.Interface) *nodeWriter {
-	w := &nodeWriter{client: client}
+	w := &nodeWriter{client: client, cleanups: newCleanups()}
 	w.forget()
 	return w
 }
@@ -168,6 +170,10 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 			result.LeaveOut(n.Name, known.refused.left)
 			continue
 		}
+		if w.cleanups.hold(&previous, &program, result) {
+			again = cleanupInterval
+			continue
+		}
 		program.Epoch = announce.NextEpoch(time.Now(), max(known.floor, previous.Epoch))
 		had := previous.Addresses(func(*announce.Group) bool { return true })
 		value, fitted, left, err := announce.EncodeFitting(program, had.Contains)
@@ -202,8 +208,10 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 	// A withdrawal waits for the announcement elsewhere, but not for long: one
 	// node that cannot be written must not keep the others from withdrawing.
 	if err == nil || time.Since(w.gainersFail) > losersPatience {
-		var due []pendingWrite
-		due, again = w.handovers.hold(losers, &round{next: result.Programs, known: w.written, nodes: byName})
+		due, wait := w.handovers.hold(losers, &round{next: result.Programs, known: w.written, nodes: byName})
+		if wait > 0 && (again == 0 || wait < again) {
+			again = wait
+		}
 		errs = append(errs, w.writeAll(ctx, due))
 	}
 	return again, errors.Join(errs...)
