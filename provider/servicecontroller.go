@@ -12,6 +12,8 @@ import (
 	"k8s.io/controller-manager/controller"
 
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 // ServiceController constructs the upstream service controller over the View of
@@ -26,11 +28,9 @@ func ServiceController(init app.ControllerInitContext, completed *config.Complet
 		if err != nil {
 			return nil, false, fmt.Errorf("service controller: client: %w", err)
 		}
-		services, err := service.New(ours, quietClient{ours.balancer.writes.watch(client)},
-			ours.Services(),
+		services, err := newServiceController(ours, client,
 			completed.SharedInformers.Core().V1().Nodes(),
 			completed.ComponentConfig.KubeCloudShared.ClusterName,
-			utilfeature.DefaultFeatureGate,
 		)
 		if err != nil {
 			return nil, false, fmt.Errorf("service controller: %w", err)
@@ -38,4 +38,10 @@ func ServiceController(init app.ControllerInitContext, completed *config.Complet
 		go services.Run(ctx, int(completed.ComponentConfig.ServiceController.ConcurrentServiceSyncs), manager.ControllerManagerMetrics)
 		return nil, true, nil
 	}
+}
+
+// newServiceController is upstream's, between what it may see and what it may write.
+func newServiceController(cloud *Cloud, client kubernetes.Interface, nodes coreinformers.NodeInformer, clusterName string) (*service.Controller, error) {
+	return service.New(cloud, quietClient{cloud.balancer.writes.watch(client)}, cloud.Services(), anyNodes{nodes},
+		clusterName, utilfeature.DefaultFeatureGate)
 }

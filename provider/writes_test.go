@@ -13,9 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/cloud-provider/controllers/service"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
-	"k8s.io/component-base/featuregate"
 	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
 )
 
@@ -182,7 +180,7 @@ func TestUpstreamWritesAreWatched(t *testing.T) {
 	h.pools.Add(lanPool("203.0.113.1"))
 	seen := make(chan struct{}, 10)
 	h.balancer.writes.ended = func() { seen <- struct{}{} }
-	upstream, err := service.New(h.Cloud, h.balancer.writes.watch(h.client), h.Services(), h.factory.Core().V1().Nodes(), "", featuregate.NewFeatureGate())
+	upstream, err := newServiceController(h.Cloud, h.client, h.factory.Core().V1().Nodes(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
