@@ -59,16 +59,18 @@ func (o *objects) all() map[string]cache.SharedIndexInformer {
 
 // prepare installs the transforms and the handler. changed is called, from
 // several goroutines, for each change that a plan may depend on, and for each
-// resync; what we wrote ourselves is none.
-func (o *objects) prepare(changed func(), wrote ours) error {
+// resync; what we wrote ourselves is none. For those that by themselves announce and
+// withdraw nothing, pending is called in its place.
+func (o *objects) prepare(changed, pending func(), wrote ours) error {
+	wake := map[due]func(){dueNever: func() {}, dueSoon: pending, dueNow: changed}
 	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { changed() },
+		AddFunc: func(object any) { wake[o.due(object)]() },
 		UpdateFunc: func(before, after any) {
 			if wrote.matters(before, after) {
-				changed()
+				wake[max(o.due(before), o.due(after))]()
 			}
 		},
-		DeleteFunc: func(any) { changed() },
+		DeleteFunc: func(object any) { wake[o.due(object)]() },
 	}
 	for kind, informer := range o.all() {
 		if err := informer.SetTransform(reduce); err != nil {
@@ -79,6 +81,55 @@ func (o *objects) prepare(changed func(), wrote ours) error {
 		}
 	}
 	return nil
+}
+
+// due says when a plan is due because of an object.
+type due int
+
+const (
+	// dueNever: no plan depends on the object.
+	dueNever due = iota
+	// dueSoon: it is about a Service that has no address. Most have one in a moment, and
+	// are planned once.
+	dueSoon
+	// dueNow: traffic may depend on it.
+	dueNow
+)
+
+// due is when a plan is due if the object comes, goes or changes. Most Services of a
+// cluster are none of type LoadBalancer, and their Pods come and go all the time.
+func (o *objects) due(object any) due {
+	switch object := object.(type) {
+	case *corev1.Service:
+		switch {
+		case len(object.Status.LoadBalancer.Ingress) > 0:
+			return dueNow
+		case object.Spec.Type == corev1.ServiceTypeLoadBalancer || len(object.Status.Conditions) > 0:
+			return dueSoon
+		}
+		return dueNever
+	case *discoveryv1.EndpointSlice:
+		svc, ok := cached[*corev1.Service](o.services, object.Namespace+"/"+object.Labels[discoveryv1.LabelServiceName])
+		if !ok {
+			return dueNever // when the Service comes, a plan is due
+		}
+		if svc.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal && !o.endpointsAlwaysMatter() {
+			return dueNever
+		}
+		return o.due(svc)
+	}
+	return dueNow
+}
+
+// endpointsAlwaysMatter reports whether some pool announces from nodes with endpoints
+// only, whatever the traffic policy.
+func (o *objects) endpointsAlwaysMatter() bool {
+	for _, pool := range o.pools.GetStore().List() {
+		if pool, ok := pool.(*v1alpha1.AddressPool); ok && pool.Spec.NextHops == v1alpha1.NextHopsWithEndpoints {
+			return true
+		}
+	}
+	return false
 }
 
 // ours tells our own writes from those of others.

@@ -8,9 +8,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
+	lbclient "github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/client"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
 
@@ -244,4 +247,59 @@ func deepCopy(object any) any {
 		return o.DeepCopy()
 	}
 	return object
+}
+
+// TestDue: what of a cluster's life has to be planned, and how soon.
+func TestDue(t *testing.T) {
+	lb, err := lbclient.New(&rest.Config{Host: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := newObjects(fake.NewClientset(), lb, "speakers")
+	add := func(to cache.SharedIndexInformer, object any) {
+		t.Helper()
+		if err := to.GetStore().Add(object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	service := func(name string, change func(*corev1.Service)) *corev1.Service {
+		svc := serviceAt(1, name)
+		svc.Spec.Type = corev1.ServiceTypeLoadBalancer
+		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
+		change(svc)
+		add(objects.services, svc)
+		return svc
+	}
+	slice := func(service string) *discoveryv1.EndpointSlice {
+		return &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}}}
+	}
+	local := func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal }
+	pending := func(s *corev1.Service) { s.Status.LoadBalancer.Ingress = nil }
+	for name, test := range map[string]struct {
+		object any
+		want   due
+	}{
+		"announced":                            {service("announced", func(*corev1.Service) {}), dueNow},
+		"pending":                              {service("pending", pending), dueSoon},
+		"internal":                             {service("internal", func(s *corev1.Service) { pending(s); s.Spec.Type = corev1.ServiceTypeClusterIP }), dueNever},
+		"internal, with a condition":           {service("was", func(s *corev1.Service) { pending(s); s.Spec.Type = ""; s.Status.Conditions = []metav1.Condition{{}} }), dueSoon},
+		"a Pod of a local one":                 {slice(service("local", local).Name), dueNow},
+		"a Pod of a local one that is pending": {slice(service("local-pending", func(s *corev1.Service) { local(s); pending(s) }).Name), dueSoon},
+		"a Pod of another one":                 {slice("announced"), dueNever},
+		"a Pod of an internal one":             {slice("internal"), dueNever},
+		"a Pod of none that is known":          {slice("unknown"), dueNever},
+		"endpoints of nothing":                 {&discoveryv1.EndpointSlice{}, dueNever},
+		"a node":                               {nodeAt("1", "a"), dueNow},
+		"what was deleted unseen":              {cache.DeletedFinalStateUnknown{Obj: slice("unknown")}, dueNow},
+	} {
+		if got := objects.due(test.object); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+	add(objects.pools, &v1alpha1.AddressPool{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Spec: v1alpha1.AddressPoolSpec{NextHops: v1alpha1.NextHopsWithEndpoints}})
+	for name, want := range map[string]due{"announced": dueNow, "internal": dueNever} {
+		if got := objects.due(slice(name)); got != want {
+			t.Errorf("a Pod of the %s one, where endpoints always matter: %d, want %d", name, got, want)
+		}
+	}
 }

@@ -32,7 +32,7 @@ const (
 	// its address, or to be refused: until then the lack of both is no news.
 	servingPatience = 3 * time.Second
 	// conditionRate bounds the conditions written per second.
-	conditionRate  = 100
+	conditionRate  = 200
 	conditionBurst = 20
 )
 

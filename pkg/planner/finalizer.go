@@ -30,7 +30,7 @@ func (w *objectWriter) writeFinalizer(ctx context.Context, object *v1alpha1.Addr
 	}
 	w.finalizers.take(object.UID)
 	if inUse {
-		return w.patchFinalizers(ctx, object, append(slices.Clone(object.Finalizers), v1alpha1.PoolInUse))
+		return w.patchFinalizers(ctx, object, func(now []string) []string { return append(now, v1alpha1.PoolInUse) })
 	}
 	inUse, err := w.inUseNow(ctx, object.Name)
 	switch {
@@ -39,11 +39,13 @@ func (w *objectWriter) writeFinalizer(ctx context.Context, object *v1alpha1.Addr
 	case inUse:
 		return retryInterval, nil
 	}
-	return w.patchFinalizers(ctx, object, slices.DeleteFunc(slices.Clone(object.Finalizers), func(f string) bool { return f == v1alpha1.PoolInUse }))
+	return w.patchFinalizers(ctx, object, func(now []string) []string {
+		return slices.DeleteFunc(now, func(f string) bool { return f == v1alpha1.PoolInUse })
+	})
 }
 
-func carriesFinalizer(pool *v1alpha1.AddressPool) bool {
-	return slices.Contains(pool.Finalizers, v1alpha1.PoolInUse)
+func carriesFinalizer(pool metav1.Object) bool {
+	return slices.Contains(pool.GetFinalizers(), v1alpha1.PoolInUse)
 }
 
 // inUseNow asks the API server itself whether a Service has an address of the
@@ -63,32 +65,54 @@ func (w *objectWriter) inUseNow(ctx context.Context, pool string) (bool, error) 
 	return plan.InUse(listOf[*v1alpha1.AddressPool](w.objects.pools), services, pool), nil
 }
 
-// patchFinalizers replaces the finalizers of the very version that they were
-// read from: a merge patch replaces a list as a whole, so that one that others
-// changed meanwhile would lose what they wrote.
-func (w *objectWriter) patchFinalizers(ctx context.Context, object *v1alpha1.AddressPool, finalizers []string) (time.Duration, error) {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid":             object.UID,
-		"resourceVersion": object.ResourceVersion,
-		"finalizers":      finalizers,
-	}})
-	if err != nil {
-		return 0, fmt.Errorf("AddressPool %s: %w", object.Name, err)
-	}
+// patchFinalizers edits the finalizers of the very version that they were read
+// from: a merge patch replaces a list as a whole, so that one that others changed
+// meanwhile would lose what they wrote. Where others were faster, it reads the object
+// itself and tries again, some times, for a cache never is the latest while others
+// write all the time.
+func (w *objectWriter) patchFinalizers(ctx context.Context, cached *v1alpha1.AddressPool, edit func([]string) []string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	updated, err := w.metadata.Resource(v1alpha1.AddressPoolResource).
-		Patch(ctx, object.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
-	switch {
-	case apierrors.IsConflict(err): // the cache is older, and about to catch up
-		delete(w.finalizers, object.UID)
-		return cacheLag, nil
-	case gone(err):
-		return 0, nil
-	case err != nil:
-		return retryInterval, fmt.Errorf("AddressPool %s: writing metadata.finalizers: %w", object.Name, err)
+	pools := w.metadata.Resource(v1alpha1.AddressPoolResource)
+	object, had := metav1.Object(cached), carriesFinalizer(cached)
+	for range finalizerTries {
+		finalizers := edit(slices.Clone(object.GetFinalizers()))
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+			"uid":             cached.UID,
+			"resourceVersion": object.GetResourceVersion(),
+			"finalizers":      finalizers,
+		}})
+		if err != nil {
+			return 0, fmt.Errorf("AddressPool %s: %w", cached.Name, err)
+		}
+		updated, err := pools.Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+		switch {
+		case err == nil:
+			klog.V(2).InfoS("Wrote the finalizer of an AddressPool", "pool", cached.Name, "finalizers", finalizers)
+			w.written.wrote(updated)
+			return 0, nil
+		case apierrors.IsConflict(err): // others were faster, or it is another object
+		case gone(err):
+			return 0, nil
+		default:
+			return retryInterval, fmt.Errorf("AddressPool %s: writing metadata.finalizers: %w", cached.Name, err)
+		}
+		now, err := pools.Get(ctx, cached.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err), err == nil && now.UID != cached.UID:
+			return 0, nil
+		case err != nil:
+			return retryInterval, fmt.Errorf("AddressPool %s: reading metadata.finalizers: %w", cached.Name, err)
+		case carriesFinalizer(now) != had, !now.DeletionTimestamp.Equal(cached.DeletionTimestamp):
+			// The cache is about to catch up with a change that matters.
+			delete(w.finalizers, cached.UID)
+			return cacheLag, nil
+		}
+		object = now
 	}
-	klog.V(2).InfoS("Wrote the finalizer of an AddressPool", "pool", object.Name, "finalizers", finalizers)
-	w.written.wrote(updated)
-	return 0, nil
+	delete(w.finalizers, cached.UID)
+	return cacheLag, nil
 }
+
+// finalizerTries bounds how often one write of a finalizer is tried in a row.
+const finalizerTries = 8

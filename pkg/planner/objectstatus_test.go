@@ -56,11 +56,17 @@ func newPools(t *testing.T, pool *v1alpha1.AddressPool, services ...*corev1.Serv
 	}
 	began := time.Now()
 	config := &rest.Config{Host: "http://test", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-		patch, err := io.ReadAll(r.Body)
-		if err != nil {
-			return nil, err
+		var code int
+		var body string
+		if r.Method == http.MethodGet {
+			code, body = s.read()
+		} else {
+			patch, err := io.ReadAll(r.Body)
+			if err != nil {
+				return nil, err
+			}
+			code, body = s.answer(r.URL.Path, patch, time.Since(began))
 		}
-		code, body := s.answer(r.URL.Path, patch, time.Since(began))
 		return &http.Response{
 			StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}},
 			Body: io.NopCloser(strings.NewReader(body)), Request: r,
@@ -95,6 +101,28 @@ func (s *pools) replace(pool *v1alpha1.AddressPool) {
 	}
 }
 
+// read is the answer to those who ask for the metadata of the AddressPool.
+func (s *pools) read() (code int, body string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return http.StatusOK, s.encode(metadataOf(s.pool))
+}
+
+func metadataOf(pool *v1alpha1.AddressPool) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"},
+		ObjectMeta: pool.ObjectMeta,
+	}
+}
+
+func (s *pools) encode(answer any) string {
+	text, err := json.Marshal(answer)
+	if err != nil {
+		s.t.Error(err)
+	}
+	return string(text)
+}
+
 func (s *pools) answer(path string, patch []byte, at time.Duration) (code int, body string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,18 +143,10 @@ func (s *pools) answer(path string, patch []byte, at time.Duration) (code int, b
 	updated.ResourceVersion = fmt.Sprint(s.version)
 	s.pool = updated
 	s.replace(updated)
-	answer := any(updated)
 	if !strings.HasSuffix(path, "/status") {
-		answer = &metav1.PartialObjectMetadata{
-			TypeMeta:   metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"},
-			ObjectMeta: updated.ObjectMeta,
-		}
+		return http.StatusOK, s.encode(metadataOf(updated))
 	}
-	text, err := json.Marshal(answer)
-	if err != nil {
-		s.t.Error(err)
-	}
-	return http.StatusOK, string(text)
+	return http.StatusOK, s.encode(updated)
 }
 
 // take returns the patches since the last call.
@@ -372,13 +392,11 @@ func TestFinalizerIsWrittenToTheVersionThatWasRead(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := s.start(ctx)
 		s.set(p)
-		time.Sleep(objectQuiet + cacheLag/2)
-		if got := s.take(); len(got) != 1 || s.pool.ResourceVersion != "11" {
-			t.Errorf("patches %+v of version %s; want one that is refused", got, s.pool.ResourceVersion)
-		}
-		s.cache(changed)
-		time.Sleep(cacheLag)
+		time.Sleep(objectQuiet)
 		synctest.Wait()
+		if got := s.take(); len(got) != 2 || got[0].pool.ResourceVersion != "10" || got[1].pool.ResourceVersion != "11" {
+			t.Errorf("patches %+v; want one that is refused, and one of the present version", got)
+		}
 		if want := []string{"example.com/other", v1alpha1.PoolInUse}; !slices.Equal(s.pool.Finalizers, want) {
 			t.Errorf("finalizers %q; want %q", s.pool.Finalizers, want)
 		}

@@ -21,6 +21,9 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/plan"
 )
 
+// pendingPatience is how long a change waits for a plan that is due soon.
+const pendingPatience = 100 * time.Millisecond
+
 // planner holds what lives as long as Run: clients and warm caches, so that a
 // planner that gets the Lease plans at once.
 type planner struct {
@@ -36,8 +39,9 @@ type planner struct {
 	nodes      *nodeWriter
 	conditions *conditionWriter
 	statuses   *objectWriter
-	// changed has a token when a plan may be out of date.
-	changed chan struct{}
+	// changed has a token when a plan may be out of date, and pending when it may
+	// soon be, by a change that by itself announces and withdraws nothing.
+	changed, pending chan struct{}
 	// away is since when speakers have not been seen running, by node name. Only
 	// plan uses it.
 	away map[string]time.Time
@@ -111,8 +115,9 @@ func newPlanner(config Config) (*planner, error) {
 		conditions: newConditionWriter(client, objects),
 		statuses:   newObjectWriter(client, lb, metadata, objects),
 		changed:    make(chan struct{}, 1),
+		pending:    make(chan struct{}, 1),
 	}
-	if err := objects.prepare(p.wake, ours{program: p.nodes.wrote, condition: p.conditions.wrote}); err != nil {
+	if err := objects.prepare(p.wake, p.wakeSoon, ours{program: p.nodes.wrote, condition: p.conditions.wrote}); err != nil {
 		return nil, err
 	}
 	return p, p.statuses.watch()
@@ -122,6 +127,14 @@ func newPlanner(config Config) (*planner, error) {
 func (p *planner) wake() {
 	select {
 	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wakeSoon asks for a new plan after a moment. It never blocks.
+func (p *planner) wakeSoon() {
+	select {
+	case p.pending <- struct{}{}:
 	default:
 	}
 }
@@ -158,16 +171,27 @@ func (p *planner) plan(ctx context.Context, cluster string, notices *notices) {
 	var pace pace
 	// A new leader has patience with all speakers from now on.
 	p.away, p.unready = make(map[string]time.Time), make(map[string]time.Time)
-	later := time.NewTimer(time.Hour)
+	later, soon := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer later.Stop()
+	defer soon.Stop()
+	waiting := false // soon is running
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-p.pending:
+			if !waiting { // from the first one on: others may follow all the time
+				waiting = true
+				soon.Reset(pendingPatience)
+			}
+			continue
 		case <-p.changed:
 		case <-later.C:
+		case <-soon.C:
 		}
 		later.Stop()
+		soon.Stop()
+		waiting = false
 		computed, again, err := p.planOnce(ctx, cluster, notices)
 		if err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Not all nodes have their announcements; trying again")
