@@ -16,13 +16,14 @@ import (
 // everything sorted, and the hash set. Programs of the same meaning become
 // deeply equal but for their epochs.
 func (p *Program) Normalize() {
+	p.Groups = slices.Clone(p.Groups)
 	p.sort()
 	p.Hash = p.contentHash()
 }
 
 // NormalizeAfter is Normalize for a program that probably says the same as a
 // previous one, which is normalized: to compare them is much less work than to
-// compute the hash.
+// compute the hash. It changes the order of p.Groups in place.
 func (p *Program) NormalizeAfter(previous *Program) {
 	p.sort()
 	if previous.Hash != "" && p.equal(previous) {
@@ -60,10 +61,9 @@ func (p *Program) sort() {
 	}
 }
 
-// merged joins the groups that are announced alike, in any order; those without
-// addresses are left out.
+// merged joins the groups that are announced alike, in any order and in place; those
+// without addresses are left out.
 func merged(groups []Group) []Group {
-	groups = slices.Clone(groups)
 	for i := range groups {
 		if groups[i].BGP != nil {
 			groups[i].BGP = groups[i].BGP.normalized()

@@ -81,6 +81,7 @@ func (a *address) announced() bool {
 type addressBook struct {
 	entries map[netip.Addr]*address
 	sorted  []*address
+	room    slab[address]
 }
 
 // readServices reads the Services, and tells which pool their addresses are in.
@@ -92,17 +93,20 @@ func readServices(state *State, pools *ipam.Pools) ([]*service, *addressBook) {
 		sorted:  make([]*address, 0, len(state.Services)),
 	}
 	services := make([]*service, 0, len(state.Services))
+	var room slab[service]
+	var lists slab[*address]
 	for _, object := range state.Services {
-		addresses := make([]*address, 0, len(object.Status.LoadBalancer.Ingress))
+		addresses := lists.slice(len(object.Status.LoadBalancer.Ingress))[:0]
 		for _, ingress := range object.Status.LoadBalancer.Ingress {
 			if addr, err := parseAddr(ingress.IP); err == nil {
 				addresses = append(addresses, book.enter(addr))
 			}
 		}
 		if state.Serves(object) {
-			s := newService(object)
+			s := room.next()
+			*s = newService(object)
 			s.addresses = addresses
-			services = append(services, &s)
+			services = append(services, s)
 		}
 	}
 	slices.SortFunc(book.sorted, func(a, b *address) int { return a.Compare(b.Addr) })
@@ -116,7 +120,8 @@ func readServices(state *State, pools *ipam.Pools) ([]*service, *addressBook) {
 func (b *addressBook) enter(addr netip.Addr) *address {
 	a := b.entries[addr]
 	if a == nil {
-		a = &address{Addr: addr}
+		a = b.room.next()
+		a.Addr = addr
 		b.entries[addr] = a
 		b.sorted = append(b.sorted, a)
 	}

@@ -68,6 +68,11 @@ type computation struct {
 	company   company
 	next      time.Time // when patience with a speaker ends
 
+	room struct {
+		addresses slab[Address]
+		nextHops  slab[nextHops]
+	}
+
 	segments   *segments
 	standings  map[standingKey]*standing
 	owned      []int          // addresses that each node owns on the LAN
@@ -132,7 +137,7 @@ func (c *computation) planAddresses(s *service) []Address {
 	if len(s.addresses) == 0 {
 		return nil
 	}
-	planned := make([]Address, len(s.addresses))
+	planned := c.room.addresses.slice(len(s.addresses))
 	for i, a := range s.addresses {
 		switch {
 		case a.planned != nil && (a.holder == s || slices.Contains(a.partners, s) || slices.Contains(a.leaving, s)):

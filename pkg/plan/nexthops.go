@@ -37,7 +37,8 @@ type nextHops struct {
 // address may be folded into a shorter prefix.
 func (c *computation) nextHops(s *service, a *address, p *pool) (h *nextHops, foldable bool) {
 	f := p.family(a.Is4(), c.nodes)
-	h = &nextHops{family: f, had: a.announcers, former: p.former(), local: a.local() || p.withEndpoints}
+	h = c.room.nextHops.next()
+	*h = nextHops{family: f, had: a.announcers, former: p.former(), local: a.local() || p.withEndpoints}
 	if h.local {
 		h.here = a.endpoints()
 	}

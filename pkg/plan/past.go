@@ -89,14 +89,16 @@ func (b *addressBook) recall(m mention, entry past) {
 
 // mention is a range of a node's previous program, as indexes of addresses in the
 // book: from is the first one, and to the one after the last.
-type mention struct{ node, from, to int }
+type mention struct{ node, from, to int32 }
+
+func newMention(node, from, to int) mention { return mention{int32(node), int32(from), int32(to)} }
 
 // mentions appends those ranges of a node's group that hold addresses of the book.
 func (b *addressBook) mentions(all []mention, node int, g *announce.Group) []mention {
 	for _, r := range g.Addresses {
 		if r.From() == r.To() { // most are, and need no search
 			if a := b.entries[r.From()]; a != nil {
-				all = append(all, mention{node, a.at, a.at + 1})
+				all = append(all, newMention(node, a.at, a.at+1))
 			}
 			continue
 		}
@@ -107,7 +109,7 @@ func (b *addressBook) mentions(all []mention, node int, g *announce.Group) []men
 			return cmp.Or(a.Compare(addr), -1) // the first one after it
 		})
 		if from < to {
-			all = append(all, mention{node, from, to})
+			all = append(all, newMention(node, from, to))
 		}
 	}
 	return all
@@ -120,10 +122,10 @@ func (b *addressBook) nodesOf(mentions []mention) [][]int {
 		return make([][]int, len(b.sorted))
 	}
 	// Lists of the mentions that begin at each address, by index plus one.
-	first, next := make([]int, len(b.sorted)), make([]int, len(mentions)+1)
+	first, next := make([]int32, len(b.sorted)), make([]int32, len(mentions)+1)
 	ending := make([]bool, len(b.sorted)+1)
 	for k, m := range mentions {
-		first[m.from], next[k+1] = k+1, first[m.from]
+		first[m.from], next[k+1] = int32(k+1), first[m.from]
 		ending[m.to] = true
 	}
 	nodes := make([][]int, len(b.sorted))
@@ -135,13 +137,13 @@ func (b *addressBook) nodesOf(mentions []mention) [][]int {
 			}
 			continue
 		}
-		here = slices.DeleteFunc(here, func(m mention) bool { return m.to == at })
+		here = slices.DeleteFunc(here, func(m mention) bool { return int(m.to) == at })
 		for k := first[at]; k > 0; k = next[k] {
 			here = append(here, mentions[k-1])
 		}
 		nodes[at] = make([]int, len(here))
 		for k, m := range here {
-			nodes[at][k] = m.node
+			nodes[at][k] = int(m.node)
 		}
 		slices.Sort(nodes[at])
 		nodes[at] = slices.Compact(nodes[at]) // two groups of a node may hold it

@@ -2,7 +2,9 @@ package plan
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
+	"sync"
 
 	"go4.org/netipx"
 
@@ -83,14 +85,10 @@ func (b *bgpPrograms) index(m manner) int {
 	return k
 }
 
-// groups are those of the i-th node. Some may be announced alike: to join them is
-// for Normalize.
-func (b *bgpPrograms) groups(i int, n *node) []announce.Group {
-	g := groups{
-		node:       n,
-		all:        make([]announce.Group, 0, len(n.previous.Groups)), // most likely as many
-		attributes: make(map[manner][]*announce.BGP),
-	}
+// groups are those of the i-th node, in the scratch. Some may be announced alike: to
+// join them is for Normalize.
+func (b *bgpPrograms) groups(i int, n *node, scratch *scratch) []announce.Group {
+	g := groups{node: n, all: scratch.groups[:0], attributes: make(map[manner][]*announce.BGP)}
 	for k, ranges := range b.everyone {
 		m := b.manners[k]
 		if contains(m.pool.families[m.is4].eligible, i) {
@@ -101,7 +99,7 @@ func (b *bgpPrograms) groups(i int, n *node) []announce.Group {
 	slices.SortFunc(some, func(x, y entry) int {
 		return cmp.Or(cmp.Compare(x.manner, y.manner), cmp.Compare(x.address.at, y.address.at))
 	})
-	room := make([]announce.Range, 0, len(some))
+	room := slices.Grow(scratch.ranges[:0], len(some))
 	for len(some) > 0 {
 		k, ranges := some[0].manner, room[len(room):]
 		for len(some) > 0 && some[0].manner == k {
@@ -111,7 +109,15 @@ func (b *bgpPrograms) groups(i int, n *node) []announce.Group {
 		room = room[:len(room)+len(ranges)]
 		g.add(b.manners[k], slices.Clip(ranges))
 	}
+	scratch.groups, scratch.ranges = g.all, room
 	return g.all
+}
+
+// scratch is memory that programs are made in. Most say what the nodes' previous ones
+// say, and then the next one is made in the same place.
+type scratch struct {
+	groups []announce.Group
+	ranges []announce.Range
 }
 
 // groups are collected for the program of a node.
@@ -152,31 +158,61 @@ func (c *computation) programs() map[string]announce.Program {
 			c.putOnLAN(a.planned)
 		}
 	}
-	groups := make([][]announce.Group, len(c.nodes))
-	for i, n := range c.nodes {
-		groups[i] = bgp.groups(i, n)
-	}
+	onLAN := make([][]announce.Group, len(c.nodes))
 	known := make([]map[int]bool, len(c.nodes)) // nodes that each program speaks of
 	for i := range known {
 		known[i] = make(map[int]bool)
 	}
-	c.lanGroups(groups, known)
+	c.lanGroups(onLAN, known)
+	all := make([]announce.Program, len(c.nodes))
+	for i, n := range c.nodes {
+		for other := range known[i] {
+			all[i].Nodes = append(all[i].Nodes, c.nodes[other].nodeEntry())
+		}
+		all[i].Reach = c.reachTargets(n)
+	}
+	// The rest is the most work, and nodes do not depend on each other in it.
+	inParts(len(c.nodes), func(from, to int) {
+		var scratch scratch
+		for i := from; i < to; i++ {
+			groups := append(bgp.groups(i, c.nodes[i], &scratch), onLAN[i]...)
+			if c.program(&all[i], c.nodes[i], groups) {
+				scratch.groups, scratch.ranges = nil, nil // they are the program's
+			}
+		}
+	})
 	programs := make(map[string]announce.Program, len(c.nodes))
 	for i, n := range c.nodes {
-		programs[n.object.Name] = c.program(n, groups[i], known[i])
+		programs[n.object.Name] = all[i]
 	}
 	return programs
 }
 
-// program of the node, which speaks of the known nodes.
-func (c *computation) program(n *node, groups []announce.Group, known map[int]bool) announce.Program {
-	p := announce.Program{Cluster: c.state.Cluster, Reach: c.reachTargets(n), Groups: groups, Peers: n.peers}
-	for other := range known {
-		p.Nodes = append(p.Nodes, c.nodes[other].nodeEntry())
-	}
+// program completes the program of the node. It reports whether it keeps the groups,
+// for they differ from those of the previous program.
+func (c *computation) program(p *announce.Program, n *node, groups []announce.Group) (keeps bool) {
+	p.Cluster, p.Groups, p.Peers = c.state.Cluster, groups, n.peers
 	if len(p.Peers) > 0 {
 		p.RouterID = n.routerID.addr
 	}
 	p.NormalizeAfter(&n.previous)
-	return p
+	if p.Hash != n.previous.Hash {
+		return true
+	}
+	*p = n.previous
+	p.Epoch = 0
+	return false
 }
+
+// inParts has work done for 0 to n-1, by as many parts as there are processors.
+func inParts(n int, work func(from, to int)) {
+	parts := max(1, min(runtime.GOMAXPROCS(0), n/smallPart))
+	var group sync.WaitGroup
+	for k := range parts {
+		group.Go(func() { work(n*k/parts, n*(k+1)/parts) })
+	}
+	group.Wait()
+}
+
+// smallPart is how many nodes are not worth another goroutine.
+const smallPart = 50
