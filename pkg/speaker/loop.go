@@ -318,6 +318,7 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 	for _, g := range state.Groups {
 		prefixes += len(g.Prefixes)
 	}
+	s.tidy.note(prefixes)
 	if err != nil {
 		logger.Error(err, "The program is not wholly in force", "epoch", d.program.Epoch, "hash", d.program.Hash)
 		programErrors.WithLabelValues("failed").Inc()

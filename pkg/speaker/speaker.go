@@ -38,6 +38,7 @@ type speaker struct {
 	reporter  *reporter
 	keeper    keeper
 	gate      *gate
+	tidy      *tidier // nil where the process is not the speaker's alone
 	// linkTo is the index of the interface towards a router.
 	linkTo func(router netip.Addr) int
 	// gateways are the node's default gateways.
@@ -86,12 +87,14 @@ func Run(ctx context.Context, config Config) error {
 	s.announcer = bgpAnnouncer
 	lan := layer2.New(layer2.Config{Changed: func() { s.claims.put(struct{}{}) }})
 	s.lan = lan
+	s.tidy = newTidier()
 	register(s)
 
 	jobs := []func(context.Context) error{
 		bgpAnnouncer.Run,
 		lan.Run,
 		s.gate.run,
+		s.tidy.run,
 		func(ctx context.Context) error {
 			return watchInterfaces(ctx, s.interfaces.put, func() { s.routes.put(struct{}{}) })
 		},
