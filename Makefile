@@ -32,6 +32,10 @@ bench: ## Measure against a bare floor program, in one table.
 bench-layer2: ## Measure 2,000 addresses on the LAN: answers in a flood, and a takeover.
 	hack/bench-layer2.sh
 
+.PHONY: bench-scale
+bench-scale: ## Measure how the cost grows, up to 1,000 nodes and 10,000 Services (more than an hour).
+	hack/bench-scale.sh
+
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s).
 	hack/fuzz.sh
