@@ -14,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -63,6 +64,7 @@ func run(ctx context.Context, nodes, services, families, out string, plotsOnly b
 		if results, err = load(out); err != nil {
 			return err
 		}
+		table(os.Stdout, results)
 		return draw(out, results)
 	}
 	for _, family := range strings.Split(families, ",") {
@@ -77,10 +79,17 @@ func run(ctx context.Context, nodes, services, families, out string, plotsOnly b
 			}
 		}
 	}
-	table(os.Stdout, results)
-	if err := save(out, results); err != nil || out == "" {
+	if out == "" {
+		table(os.Stdout, results)
+		return nil
+	}
+	if err := save(out, results); err != nil {
 		return err
 	}
+	if results, err = load(out); err != nil {
+		return err
+	}
+	table(os.Stdout, results)
 	return draw(out, results)
 }
 
@@ -100,10 +109,16 @@ func numbers(list string) ([]int, error) {
 
 const resultsFile = "results.json"
 
+// save writes the results into the file, in place of earlier ones of the same sizes.
 func save(dir string, results []result) error {
 	if dir == "" || len(results) == 0 {
 		return nil
 	}
+	earlier, err := load(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	results = merge(earlier, results)
 	text, err := json.MarshalIndent(results, "", "\t")
 	if err != nil {
 		return err
@@ -112,6 +127,18 @@ func save(dir string, results []result) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, resultsFile), append(text, '\n'), 0o644)
+}
+
+// merge are the results of both, the later ones where sizes are the same, in order.
+func merge(earlier, later []result) []result {
+	all := slices.Clone(later)
+	for _, e := range earlier {
+		if !slices.ContainsFunc(later, func(l result) bool { return l.size() == e.size() }) {
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b result) int { return slices.Compare(a.order(), b.order()) })
+	return all
 }
 
 func load(dir string) (results []result, err error) {

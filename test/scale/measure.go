@@ -41,19 +41,23 @@ type result struct {
 	CreateCPU   float64 `json:"managerCPUSecondsPerCreate"`
 	CreateBytes float64 `json:"requestBytesPerCreate"`
 	WatchBytes  float64 `json:"watchBytesPerCreate"`
+	// CarriedOut is how many simulated speakers carry out a program for each.
+	CarriedOut float64 `json:"programsCarriedOutPerCreate"`
 	// Creates and Deletes are the project's writes for one, by who and what.
 	Creates map[string]float64 `json:"writesPerCreate"`
 	Deletes map[string]float64 `json:"writesPerDelete"`
 
 	// Churn is from the creation of a Service to the annotation of its last node,
 	// while 20 are created and 20 are deleted each second.
-	Churn       float64 `json:"churnMedianSeconds"`
-	ChurnMax    float64 `json:"churnMaxSeconds"`
+	Churn    float64 `json:"churnMedianSeconds"`
+	ChurnMax float64 `json:"churnMaxSeconds"`
+	// ChurnAPI is the API server's part of it: the median time to create a Service.
+	ChurnAPI    float64 `json:"churnCreateSeconds"`
 	ChurnWrites float64 `json:"churnWritesPerSecond"`
 	ChurnCPU    float64 `json:"churnManagerCores"`
 	ChurnServer float64 `json:"churnAPIServerCores"`
 
-	// IdleWrites are those of 15 s without a change, but for Leases.
+	// IdleWrites are those of ten seconds without a change, but for Leases.
 	IdleWrites int     `json:"idleWrites"`
 	IdleCPU    float64 `json:"idleManagerCores"`
 	IdleSpeak  float64 `json:"idleSpeakerCores"`
@@ -75,6 +79,23 @@ type result struct {
 	Recovered float64 `json:"recoveredSeconds"`
 	Rewritten int     `json:"recoveryRewrittenNodes"`
 	Withdrawn int     `json:"recoveryWithdrawnAddresses"`
+}
+
+// size tells results apart.
+type size struct {
+	nodes, services int
+	dualStack       bool
+}
+
+func (r result) size() size { return size{r.Nodes, r.Services, r.DualStack} }
+
+// order is IPv4 first, then nodes, then Services.
+func (r result) order() []int {
+	families := 1
+	if r.DualStack {
+		families = 2
+	}
+	return []int{families, r.Nodes, r.Services}
 }
 
 // measureSite measures at one number of nodes, with more and more Services.
@@ -110,7 +131,7 @@ func (s *site) measure(ctx context.Context, o options, r *result) error {
 		name string
 		run  func(context.Context, options, *result) error
 	}{
-		{"sizes", s.sizes}, {"idle", s.idle}, {"one at a time", s.oneAtATime}, {"churn", s.churn}, {"recovery", s.recovery},
+		{"sizes", s.sizes}, {"idle", s.atRest}, {"one at a time", s.oneAtATime}, {"churn", s.churn}, {"recovery", s.recovery},
 	} {
 		if err := step.run(ctx, o, r); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -166,8 +187,11 @@ func count(p announce.Program) (n int) {
 	return n
 }
 
-// idle measures what is done when nothing changes.
-func (s *site) idle(ctx context.Context, _ options, r *result) error {
+// idle is how long nothing is changed.
+const idle = 10 * time.Second
+
+// atRest measures what is done when nothing changes.
+func (s *site) atRest(ctx context.Context, _ options, r *result) error {
 	before, err := s.audit.read()
 	if err != nil {
 		return err
@@ -177,7 +201,7 @@ func (s *site) idle(ctx context.Context, _ options, r *result) error {
 		return err
 	}
 	started := time.Now()
-	pause(ctx, 15*time.Second)
+	pause(ctx, idle)
 	managerNow, speakerNow, err := s.usage(ctx)
 	if err != nil {
 		return err
@@ -225,7 +249,7 @@ func (s *site) oneAtATime(ctx context.Context, o options, r *result) error {
 	if err != nil {
 		return err
 	}
-	bytes := s.watch.bytes.Load()
+	bytes, sets := s.watch.bytes.Load(), s.carriedOut()
 	started := time.Now()
 	var latencies []time.Duration
 	turn := time.NewTicker(1500 * time.Millisecond)
@@ -257,11 +281,12 @@ func (s *site) oneAtATime(ctx context.Context, o options, r *result) error {
 		return err
 	}
 	n := float64(o.changes)
-	idle := r.IdleCPU * time.Since(started).Seconds()
-	r.CreateCPU = max(0, (usageNow.CPU-usage.CPU).Seconds()-idle) / n
+	resting := r.IdleCPU * time.Since(started).Seconds()
+	r.CreateCPU = max(0, (usageNow.CPU-usage.CPU).Seconds()-resting) / n
 	r.Plan = (plansNow.planSeconds - plans.planSeconds) / max(1, plansNow.plans-plans.plans)
 	r.CreateBytes = (plansNow.requestBytes - plans.requestBytes) / n
 	r.WatchBytes = float64(s.watch.bytes.Load()-bytes) / n
+	r.CarriedOut = float64(s.carriedOut()-sets) / n
 	r.Creates = after.since(before).per(n)
 	slices.Sort(latencies)
 	r.Latency, r.LatencyMax = latencies[len(latencies)/2].Seconds(), latencies[len(latencies)-1].Seconds()
@@ -296,7 +321,8 @@ func (s *site) lastTold(ctx context.Context, name string) (time.Time, error) {
 	return s.watch.last(ctx, addresses, s.told())
 }
 
-// churn creates 20 Services a second, and deletes each five seconds later.
+// churn creates 20 Services a second, and deletes each eight seconds
+// after it has its address.
 func (s *site) churn(ctx context.Context, o options, r *result) error {
 	before, err := s.audit.read()
 	if err != nil {
@@ -310,9 +336,9 @@ func (s *site) churn(ctx context.Context, o options, r *result) error {
 	if err != nil {
 		return err
 	}
-	const rate, life = 20, 5 * time.Second
+	const rate, life = 20, 8 * time.Second
 	n := int(o.churn.Seconds() * rate)
-	created := make([]time.Time, n)
+	created, answered := make([]time.Time, n), make([]time.Duration, n)
 	addresses := make([][]netip.Addr, n)
 	s.watch.record()
 	started := time.Now()
@@ -326,10 +352,11 @@ func (s *site) churn(ctx context.Context, o options, r *result) error {
 			if err = s.create(working, name); err != nil {
 				return err
 			}
+			answered[i] = time.Since(created[i])
 			if addresses[i], err = s.addressesOf(working, name); err != nil {
 				return err
 			}
-			pause(working, time.Until(created[i].Add(life)))
+			pause(working, life)
 			return s.remove(working, name)
 		})
 		select {
@@ -369,13 +396,13 @@ func (s *site) churn(ctx context.Context, o options, r *result) error {
 	var latencies []time.Duration
 	for i, at := range last {
 		if at.IsZero() {
-			// It was deleted before all nodes were told.
-			latencies = append(latencies, time.Hour)
-			continue
+			return fmt.Errorf("service churn-%d was deleted before all its nodes were told", i)
 		}
 		latencies = append(latencies, at.Sub(created[i]))
 	}
 	slices.Sort(latencies)
+	slices.Sort(answered)
+	r.ChurnAPI = answered[n/2].Seconds()
 	r.Churn, r.ChurnMax = latencies[n/2].Seconds(), latencies[n-1].Seconds()
 	return nil
 }

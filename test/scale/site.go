@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -50,6 +49,7 @@ type site struct {
 	watch     *nodeWatch
 	manager   string // its Pod
 	speaker   string // the real one's Pod
+	routers   []*router
 	log       func(format string, args ...any)
 }
 
@@ -241,6 +241,9 @@ func (s *site) startSpeakers(ctx context.Context, group *errgroup.Group, pods ma
 	if err != nil {
 		return err
 	}
+	for range s.nodes[1:] {
+		s.routers = append(s.routers, &router{})
+	}
 	return parallel(ctx, len(s.nodes)-1, func(ctx context.Context, i int) error {
 		name := s.nodes[i+1]
 		token, err := s.Client.CoreV1().ServiceAccounts(v1alpha1.DefaultNamespace).CreateToken(ctx, "baremetal-speaker",
@@ -252,7 +255,7 @@ func (s *site) startSpeakers(ctx context.Context, group *errgroup.Group, pods ma
 		}
 		config := &rest.Config{Host: anonymous.Host, QPS: -1, Transport: transport.NewBearerAuthRoundTripper(token.Status.Token, shared)}
 		group.Go(func() error {
-			return speaker.Simulate(ctx, config, v1alpha1.DefaultNamespace, simulated(name, i))
+			return speaker.Simulate(ctx, config, v1alpha1.DefaultNamespace, simulated(name, i, s.routers[i]))
 		})
 		return nil
 	})
@@ -269,8 +272,7 @@ func parallel(ctx context.Context, n int, f func(ctx context.Context, i int) err
 }
 
 // simulated is a node with one interface, and with a session to each router.
-func simulated(name string, i int) speaker.Simulated {
-	router := &router{}
+func simulated(name string, i int, router *router) speaker.Simulated {
 	return speaker.Simulated{
 		Name: name,
 		Interfaces: []announce.Interface{{
@@ -294,6 +296,3 @@ func (c countBody) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return response, err
 }
-
-// logFile is the API server's, for what it says about load.
-func (s *site) logFile(name string) string { return filepath.Join(s.Dir, "log", name) }

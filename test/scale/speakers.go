@@ -30,6 +30,16 @@ func (r *router) Set(_ context.Context, s bgp.State) error {
 	return nil
 }
 
+// carriedOut is how many programs the simulated speakers have carried out.
+func (s *site) carriedOut() (n int) {
+	for _, r := range s.routers {
+		r.mu.Lock()
+		n += r.sets
+		r.mu.Unlock()
+	}
+	return n
+}
+
 // Sessions are those of the last Set.
 func (r *router) Sessions() []announce.Session {
 	r.mu.Lock()
