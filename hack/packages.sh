@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the Debian packages that the lab needs and that are missing, and say
 # which. With root or sudo; otherwise say what to do. Arguments are further
-# programs that are needed: nc and wget.
+# programs that are needed: bgpd (FRR), nc and wget.
 set -euo pipefail
 
 declare -A package_of=(
@@ -16,13 +16,14 @@ declare -A package_of=(
 	[tcpdump]=tcpdump
 )
 declare -A further=(
+	[bgpd]=frr
 	[nc]=netcat-openbsd
 	[wget]=wget
 )
 for program in "$@"; do
 	package_of[$program]=${further[$program]:?no package is known for it}
 done
-PATH=$PATH:/usr/sbin:/sbin
+PATH=$PATH:/usr/sbin:/sbin:/usr/lib/frr
 
 missing=()
 for program in "${!package_of[@]}"; do

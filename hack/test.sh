@@ -11,7 +11,7 @@ if [ "$(id -u)" -ne 0 ]; then
 	echo "Not root: tests in network namespaces and in the lab will be skipped. Run as root to run them." >&2
 else
 	step "Debian packages"
-	hack/packages.sh
+	hack/packages.sh bgpd
 fi
 step "Programs"
 hack/build.sh
