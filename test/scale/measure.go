@@ -287,6 +287,9 @@ func (s *site) oneAtATime(ctx context.Context, o options, r *result) error {
 	r.CreateBytes = (plansNow.requestBytes - plans.requestBytes) / n
 	r.WatchBytes = float64(s.watch.bytes.Load()-bytes) / n
 	r.CarriedOut = float64(s.carriedOut()-sets) / n
+	if len(s.nodes) > nextHops && r.CarriedOut < float64(nextHops-1) { // one may be the real one
+		return fmt.Errorf("%.1f simulated speakers carried out what %d were told", r.CarriedOut, nextHops)
+	}
 	r.Creates = after.since(before).per(n)
 	slices.Sort(latencies)
 	r.Latency, r.LatencyMax = latencies[len(latencies)/2].Seconds(), latencies[len(latencies)-1].Seconds()

@@ -244,9 +244,9 @@ func (s *site) startSpeakers(ctx context.Context, group *errgroup.Group, pods ma
 	for range s.nodes[1:] {
 		s.routers = append(s.routers, &router{})
 	}
-	return parallel(ctx, len(s.nodes)-1, func(ctx context.Context, i int) error {
+	return parallel(ctx, len(s.nodes)-1, func(starting context.Context, i int) error {
 		name := s.nodes[i+1]
-		token, err := s.Client.CoreV1().ServiceAccounts(v1alpha1.DefaultNamespace).CreateToken(ctx, "baremetal-speaker",
+		token, err := s.Client.CoreV1().ServiceAccounts(v1alpha1.DefaultNamespace).CreateToken(starting, "baremetal-speaker",
 			&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 				BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pods[name].Name, UID: pods[name].UID},
 			}}, metav1.CreateOptions{})
