@@ -143,21 +143,9 @@ func (s *site) measure(ctx context.Context, o options, r *result) error {
 	return err
 }
 
-// families is the number of addresses of a Service.
-func (s *site) families() int {
-	if s.dualStack {
-		return 2
-	}
-	return 1
-}
-
 // sizes measures what nodes are told.
 func (s *site) sizes(_ context.Context, _ options, r *result) error {
-	values, err := s.watch.programs()
-	if err != nil {
-		return err
-	}
-	for node, value := range values {
+	for node, value := range s.watch.programs() {
 		p, err := announce.Decode(value)
 		if err != nil {
 			return fmt.Errorf("node %s: %w", node, err)
@@ -462,15 +450,13 @@ func (s *site) recovery(ctx context.Context, _ options, r *result) error {
 
 // programs are those of all nodes, decoded.
 func (s *site) programs() (map[string]announce.Program, error) {
-	values, err := s.watch.programs()
-	if err != nil {
-		return nil, err
-	}
-	programs := make(map[string]announce.Program, len(values))
-	for node, value := range values {
-		if programs[node], err = announce.Decode(value); err != nil {
+	programs := make(map[string]announce.Program, len(s.nodes))
+	for node, value := range s.watch.programs() {
+		p, err := announce.Decode(value)
+		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", node, err)
 		}
+		programs[node] = p
 	}
 	return programs, nil
 }

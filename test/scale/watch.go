@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -66,7 +68,7 @@ func watchNodes(ctx context.Context, config *rest.Config, group *errgroup.Group)
 			w.note(event)
 		}
 		if ctx.Err() == nil {
-			return fmt.Errorf("the watch of Nodes ended")
+			return errors.New("the watch of Nodes ended")
 		}
 		return nil
 	})
@@ -138,14 +140,10 @@ func (w *nodeWatch) last(ctx context.Context, addresses []netip.Addr, n int) (ti
 }
 
 // programs are those of all nodes now.
-func (w *nodeWatch) programs() (values map[string]string, err error) {
+func (w *nodeWatch) programs() map[string]string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	values = make(map[string]string, len(w.now))
-	for node, value := range w.now {
-		values[node] = value
-	}
-	return values, nil
+	return maps.Clone(w.now)
 }
 
 // told returns, for each list of addresses, when the n-th node was told of all of
