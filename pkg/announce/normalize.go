@@ -69,7 +69,7 @@ func merged(groups []Group) []Group {
 			groups[i].BGP = groups[i].BGP.normalized()
 		}
 	}
-	slices.SortStableFunc(groups, compareAttributes)
+	slices.SortFunc(groups, compareAttributes) // the order of equal ones does not show
 	merged := groups[:0]
 	for i := 0; i < len(groups); {
 		g := groups[i]

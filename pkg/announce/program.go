@@ -166,6 +166,23 @@ func (p *Program) Addresses(match func(*Group) bool) *netipx.IPSet {
 	return set
 }
 
+// Includes reports whether the program has all addresses of the other one's groups
+// that match in such groups.
+func (p *Program) Includes(other *Program, match func(*Group) bool) bool {
+	return holds(p.ranges(match), other.ranges(match))
+}
+
+// ranges are those of the groups that match, as a set: ascending and apart.
+func (p *Program) ranges(match func(*Group) bool) []Range {
+	var all []Range
+	for i := range p.Groups {
+		if g := &p.Groups[i]; match(g) {
+			all = append(all, g.Addresses...)
+		}
+	}
+	return joined(all)
+}
+
 // Owned are the addresses that the program, as that of the named node, makes it
 // answer for on the LAN.
 func (p *Program) Owned(node string) *netipx.IPSet {

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"go4.org/netipx"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -170,13 +172,14 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 			result.LeaveOut(n.Name, known.refused.left)
 			continue
 		}
-		if w.cleanups.hold(&previous, &program, result) {
+		gaining := gains(n.Name, &program, &previous)
+		if !gaining && w.cleanups.hold(&previous, &program, result) {
 			again = cleanupInterval
 			continue
 		}
 		program.Epoch = announce.NextEpoch(time.Now(), max(known.floor, previous.Epoch))
-		had := previous.Addresses(func(*announce.Group) bool { return true })
-		value, fitted, left, err := announce.EncodeFitting(program, had.Contains)
+		had := sync.OnceValue(func() *netipx.IPSet { return previous.Addresses(func(*announce.Group) bool { return true }) })
+		value, fitted, left, err := announce.EncodeFitting(program, func(addr netip.Addr) bool { return had().Contains(addr) })
 		if err != nil {
 			errs = append(errs, fmt.Errorf("node %s: %w", n.Name, err))
 			continue
@@ -191,8 +194,9 @@ func (w *nodeWriter) write(ctx context.Context, nodes []*corev1.Node, result *pl
 				w.refuse(n.Name, pending.refused)
 				continue
 			}
+			gaining = gains(n.Name, &fitted, &previous)
 		}
-		if gains(n.Name, &fitted, &previous) {
+		if gaining {
 			gainers = append(gainers, pending)
 		} else {
 			losers = append(losers, pending)
@@ -268,18 +272,8 @@ type pendingWrite struct {
 // gains reports whether next makes the node announce an address, by BGP or on
 // the LAN, that previous does not.
 func gains(node string, next, previous *announce.Program) bool {
-	for _, kind := range []func(*announce.Group) bool{
-		func(g *announce.Group) bool { return g.BGP != nil },
-		func(g *announce.Group) bool { return g.Layer2.OwnedBy(node) },
-	} {
-		had := previous.Addresses(kind)
-		for _, r := range next.Addresses(kind).Ranges() {
-			if !had.ContainsRange(r) {
-				return true
-			}
-		}
-	}
-	return false
+	return !previous.Includes(next, func(g *announce.Group) bool { return g.BGP != nil }) ||
+		!previous.Includes(next, func(g *announce.Group) bool { return g.Layer2.OwnedBy(node) })
 }
 
 // writeAll writes to all of the nodes. The first write has a head start: an
