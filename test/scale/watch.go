@@ -25,7 +25,7 @@ import (
 // nodeWatch is one that watches all Nodes, as a CNI, a scheduler or a monitoring
 // system does.
 type nodeWatch struct {
-	bytes, events atomic.Int64
+	bytes atomic.Int64
 
 	mu sync.Mutex
 	// now are the nodes' programs, and log those that came since record.
@@ -80,7 +80,6 @@ func (w *nodeWatch) note(event watch.Event) {
 	if !ok {
 		return
 	}
-	w.events.Add(1)
 	value := n.Annotations[v1alpha1.NodeAnnouncements]
 	w.mu.Lock()
 	defer w.mu.Unlock()
