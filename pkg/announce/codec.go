@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"go4.org/netipx"
@@ -169,6 +170,11 @@ func (p *Program) validateNodes() (names map[string]bool, err error) {
 	for _, n := range p.Nodes {
 		if n.Name == "" || names[n.Name] {
 			return nil, fmt.Errorf("node %q: empty or repeated name", n.Name)
+		}
+		for _, l := range n.Links {
+			if slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return !p.IsValid() || !plainAddr(p.Addr()) }) {
+				return nil, fmt.Errorf("node %q: prefixes of link %v: %v", n.Name, l.MAC, l.Prefixes)
+			}
 		}
 		names[n.Name] = true
 	}

@@ -42,6 +42,7 @@ func (p *Program) sort() {
 	for i := range p.Nodes {
 		p.Nodes[i].Addresses = sortedSet(p.Nodes[i].Addresses, netip.Addr.Compare)
 		p.Nodes[i].MACs = sortedSet(p.Nodes[i].MACs, MAC.Compare)
+		p.Nodes[i].Links = sortedLinks(p.Nodes[i].Links)
 	}
 	p.Groups = merged(p.Groups)
 	slices.SortFunc(p.Groups, func(a, b Group) int {
@@ -144,6 +145,7 @@ func compareLayer2(a, b *Layer2) int {
 	}
 	return cmp.Or(
 		compareBool(a.Probe, b.Probe),
+		cmp.Compare(a.Epoch, b.Epoch),
 		slices.Compare(a.Candidates, b.Candidates),
 		slices.Compare(a.Interfaces, b.Interfaces),
 	)
@@ -213,7 +215,28 @@ func (p Peer) equal(other Peer) bool {
 }
 
 func (n Node) equal(other Node) bool {
-	return n.Name == other.Name && slices.Equal(n.Addresses, other.Addresses) && slices.Equal(n.MACs, other.MACs)
+	return n.Name == other.Name && slices.Equal(n.Addresses, other.Addresses) && slices.Equal(n.MACs, other.MACs) &&
+		slices.EqualFunc(n.Links, other.Links, Link.equal)
+}
+
+func (l Link) equal(other Link) bool { return l.compare(other) == 0 }
+
+func (l Link) compare(other Link) int {
+	return cmp.Or(l.MAC.Compare(other.MAC), slices.CompareFunc(l.Prefixes, other.Prefixes, netip.Prefix.Compare))
+}
+
+// sortedLinks are the links in order, each with its prefixes in order; nil if
+// there are none.
+func sortedLinks(links []Link) []Link {
+	if len(links) == 0 {
+		return nil
+	}
+	out := slices.Clone(links)
+	for i := range out {
+		out[i].Prefixes = sortedSet(out[i].Prefixes, netip.Prefix.Compare)
+	}
+	slices.SortFunc(out, Link.compare)
+	return slices.CompactFunc(out, Link.equal)
 }
 
 func (g Group) equal(other Group) bool {

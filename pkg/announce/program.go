@@ -48,6 +48,16 @@ type Node struct {
 	// announce.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	MACs      []MAC        `json:"macs,omitempty"`
+	// Links are the interfaces of a node that shares Layer-2 addresses with the
+	// program's own, by MAC: over them the two exchange heartbeats.
+	Links []Link `json:"links,omitempty"`
+}
+
+// Link is an interface of a node as its fellows on the LAN see it.
+type Link struct {
+	MAC MAC `json:"mac"`
+	// Prefixes are the interface's addresses with their lengths, not masked.
+	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
 // Peer is a BGP session, resolved for the node.
@@ -132,6 +142,11 @@ type Layer2 struct {
 	// Probe means that the owner is the first one of these addresses: it asks
 	// the LAN whether another host uses them before it answers.
 	Probe bool `json:"probe,omitempty"`
+	// Epoch counts the owners that the planner gave these addresses after the
+	// first one. Of two nodes that both think they own an address, the one with
+	// the greater epoch is right; candidates that take over without the planner
+	// count terms within an epoch.
+	Epoch uint32 `json:"epoch,omitempty"`
 }
 
 // LargeCommunity is a large community: global administrator and two local data

@@ -20,6 +20,15 @@ type Report struct {
 	// Leaving means that the speaker is about to stop, and not to come back soon:
 	// its addresses on the LAN are for others.
 	Leaving bool `json:"leaving,omitempty"`
+	// NotForwarding is why the node must not attract traffic although its speaker
+	// works: kube-proxy says so. Its addresses on the LAN are for others.
+	NotForwarding string `json:"notForwarding,omitempty"`
+	// Hears are the names of the nodes that stand by for the same addresses as
+	// this one and live: their speaker is heard, or their kernel answers.
+	Hears []string `json:"hears,omitempty"`
+	// Takeovers are the addresses that this node owns by now although its program
+	// says that another one does, until a program agrees.
+	Takeovers []Takeover `json:"takeovers,omitempty"`
 	// Interfaces that could announce, by name.
 	Interfaces []Interface `json:"interfaces,omitempty"`
 	// Reach answers Program.Reach, by target.
@@ -31,6 +40,17 @@ type Report struct {
 	// Problems are what stands in the way of single addresses or of later
 	// restarts, each with its remedy.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// Takeover is a set of addresses that a candidate took over from their owner
+// without the planner.
+type Takeover struct {
+	// Epoch is that of the addresses in the program, Term the number of takeovers
+	// since it was given; see Layer2.Epoch.
+	Epoch uint32 `json:"epoch,omitempty"`
+	Term  uint32 `json:"term"`
+	// Addresses are disjoint, ascending ranges.
+	Addresses []Range `json:"addresses"`
 }
 
 // Interface is a network interface of the node that could announce.
