@@ -1,0 +1,147 @@
+package heartbeat
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+)
+
+const (
+	// interval is that of heartbeats.
+	interval = 100 * time.Millisecond
+	// suspicion is how long after the last heartbeat the fellow's kernel is asked:
+	// two are missing.
+	suspicion = 220 * time.Millisecond
+	// silence is how long after it the speaker counts as away: three are missing.
+	silence = 320 * time.Millisecond
+	// deadTries questions in a row without an answer, tryTime apart and with
+	// answerTime for the last one, are what a dead kernel looks like; and no sign of
+	// life for deadTime.
+	deadTries  = 3
+	tryTime    = 40 * time.Millisecond
+	answerTime = 60 * time.Millisecond
+	deadTime   = 300 * time.Millisecond
+	// aliveTime and deadPace are how often a kernel is asked that has answered, and
+	// one that is dead.
+	aliveTime = 100 * time.Millisecond
+	deadPace  = 250 * time.Millisecond
+	// servingTime is how long the answer of a speaker counts.
+	servingTime = 400 * time.Millisecond
+	// replyPause is the least time between two packets to a fellow.
+	replyPause = 10 * time.Millisecond
+	// freshTime is how long a new adjacency is waited for, youth how long after the
+	// start of the process or of a link there are new ones.
+	freshTime = 350 * time.Millisecond
+	youth     = 2 * time.Second
+)
+
+// adjacency is a fellow on one of the node's links. Time is an argument.
+type adjacency struct {
+	peer    *peer
+	link    int
+	segment linkID
+	from    netip.Addr // the node's own address
+	to      netip.Addr // the fellow's
+	mac     announce.MAC
+	since   time.Time
+
+	// seq is that of the last packet that was accepted, heard its time, or zero.
+	seq   uint64
+	heard time.Time
+	// echoLife and echoSeq are what the next packet echoes.
+	echoLife, echoSeq uint64
+	newest            keyID // of the fellow's keys
+	// had is the last number of this process that the fellow echoed.
+	had uint64
+
+	// answered is when its kernel, served when its speaker answered a question.
+	answered, served time.Time
+	// tries are questions in a row without an answer, tried the time of the last.
+	tries int
+	tried time.Time
+
+	// sent is when the last packet left; hurried means that the next one waits for
+	// replyPause only.
+	sent    time.Time
+	hurried bool
+
+	last Liveness // as it was decided by
+}
+
+// evidence is the last sign of life; before the first one, when it could have
+// come.
+func (a *adjacency) evidence() time.Time {
+	return latest(a.since, a.heard, a.answered, a.served)
+}
+
+func (a *adjacency) liveness(now time.Time) Liveness {
+	switch {
+	case !a.heard.IsZero() && now.Sub(a.heard) < silence:
+		return Up
+	case !a.served.IsZero() && now.Sub(a.served) < servingTime:
+		return Serving
+	case a.unanswered(now) && now.Sub(a.evidence()) >= deadTime:
+		return Dead
+	case a.answered.After(a.heard):
+		return Silent
+	}
+	return Unheard
+}
+
+// unanswered reports whether the kernel has been asked often enough.
+func (a *adjacency) unanswered(now time.Time) bool {
+	return a.tries > deadTries || a.tries == deadTries && now.Sub(a.tried) >= answerTime
+}
+
+// suspect reports whether the fellow's kernel is to be asked.
+func (a *adjacency) suspect(now time.Time) bool {
+	return now.Sub(latest(a.since, a.heard)) >= suspicion
+}
+
+// nextTry is when to ask the fellow's kernel the next time.
+func (a *adjacency) nextTry() time.Time {
+	switch {
+	case a.tries == 0 && a.tried.IsZero():
+		return latest(a.since, a.heard).Add(suspicion)
+	case a.tries == 0:
+		return latest(a.tried.Add(aliveTime), latest(a.since, a.heard).Add(suspicion))
+	case a.tries < deadTries:
+		return a.tried.Add(tryTime)
+	}
+	return a.tried.Add(deadPace)
+}
+
+// nextSend is when the next packet is to leave.
+func (a *adjacency) nextSend() time.Time {
+	if a.hurried {
+		return a.sent.Add(replyPause)
+	}
+	return a.sent.Add(interval)
+}
+
+// nextChange is when the liveness may change if nothing is heard; it is zero if it
+// is not to.
+func (a *adjacency) nextChange(now time.Time) (at time.Time) {
+	switch a.liveness(now) {
+	case Up:
+		return a.heard.Add(silence)
+	case Serving:
+		return a.served.Add(servingTime)
+	case Dead:
+		return time.Time{}
+	}
+	if a.tries >= deadTries {
+		return latest(a.tried.Add(answerTime), a.evidence().Add(deadTime))
+	}
+	return time.Time{}
+}
+
+func latest(times ...time.Time) (at time.Time) {
+	for _, t := range times {
+		if t.After(at) {
+			at = t
+		}
+	}
+	return at
+}

@@ -1,0 +1,653 @@
+package heartbeat
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+)
+
+const (
+	// lateness is by how much a turn may be late before nothing is judged until the
+	// next one, lateWait later: what has come in meanwhile has to be heard first.
+	lateness = 30 * time.Millisecond
+	lateWait = 20 * time.Millisecond
+	// unsettledPace is how often decisions are looked at again that wait for time.
+	unsettledPace = 20 * time.Millisecond
+	// recentTime is how old a packet may be whose echo introduces a new process.
+	recentTime = time.Second
+	// maxWitnesses bounds the hosts that are asked on a link at a time.
+	maxWitnesses = 8
+	// scoutPace is how often more witnesses are looked for.
+	scoutPace = time.Second
+	// apiPace is how often the API server is asked as a witness.
+	apiPace = 200 * time.Millisecond
+)
+
+// core decides, and has neither clock nor socket: time is an argument that never
+// decreases, what is received comes by receive, answered and witnessed, and turn
+// says what to send.
+type core struct {
+	state State
+	self  id
+	life  uint64
+	seq   uint64
+	// past are the sequence numbers of the last recentTime, oldest first.
+	past []mark
+
+	peers       map[id]*peer
+	adjacencies []*adjacency
+	byKey       map[adjacencyKey]*adjacency
+	links       map[int]*link
+	up          map[int]time.Time // since when links are there, used or not
+	entries     map[netip.Addr]*entry
+	sorted      []*entry // by address
+
+	// due is when the next turn was to be, embargo until when nothing is judged.
+	due, embargo time.Time
+	late         bool // the turn before was
+	// dirty: decisions have to be looked at; unsettled: some wait for time;
+	// untold: fellows have to be told; changed: roles are other ones.
+	dirty, unsettled, untold, changed bool
+
+	apiAsked, apiAnswered time.Time
+	takeovers             uint64 // so far
+}
+
+type mark struct {
+	at  time.Time
+	seq uint64
+}
+
+type adjacencyKey struct {
+	peer id
+	link int
+}
+
+// link is one of the node's own.
+type link struct {
+	Link
+	answered time.Time // when a witness answered
+	asked    time.Time // when they were asked last
+	scouted  time.Time // when others were looked for
+	found    []netip.Addr
+}
+
+// witnesses are the hosts to ask.
+func (l *link) witnesses() []netip.Addr {
+	all := slices.Concat(l.Witnesses, l.found)
+	return all[:min(len(all), maxWitnesses)]
+}
+
+// entry is an address.
+type entry struct {
+	addr  netip.Addr
+	group *group
+	best  holding
+	role  Role
+	round uint32
+	// seen is the fellow that is known to have answered for the address.
+	seen id
+}
+
+// group is what addresses have in common.
+type group struct {
+	candidates []id
+	epoch      uint32
+	links      []int
+}
+
+func (g *group) program() holding {
+	return holding{rank{epoch: g.epoch}, g.candidates[0]}
+}
+
+// actions are what a turn asks for.
+type actions struct {
+	packets []outgoing
+	asks    []ask
+	// scouts are links on which more witnesses are wanted.
+	scouts []int
+	// api asks the API server for a sign of life.
+	api bool
+	// next is when the next turn is due.
+	next time.Time
+}
+
+// outgoing is a packet for a fellow.
+type outgoing struct {
+	link   int
+	to     netip.Addr
+	newest keyID
+	packet packet
+}
+
+// ask is a question to a host on a link: without a MAC, to all.
+type ask struct {
+	link int
+	host netip.Addr
+	mac  announce.MAC
+}
+
+func newCore(life uint64) *core {
+	return &core{
+		life:    life,
+		peers:   make(map[id]*peer),
+		byKey:   make(map[adjacencyKey]*adjacency),
+		links:   make(map[int]*link),
+		up:      make(map[int]time.Time),
+		entries: make(map[netip.Addr]*entry),
+	}
+}
+
+func idOf(cluster, node string) id {
+	sum := sha256.Sum256([]byte(cluster + "\x00" + node))
+	return id(binary.BigEndian.Uint64(sum[:]))
+}
+
+// segmentOf identifies the LAN by its subnet.
+func segmentOf(p netip.Prefix) linkID {
+	sum := sha256.Sum256([]byte(p.Masked().String()))
+	return linkID(binary.BigEndian.Uint32(sum[:]))
+}
+
+// set makes s the state.
+func (c *core) set(s State, now time.Time) {
+	if len(s.Keys.Current) < KeyLength {
+		s.Fellows = nil // nobody to exchange anything with
+	}
+	c.state = s
+	c.self = idOf(s.Cluster, s.Node)
+	c.dirty, c.untold, c.changed = true, true, true
+
+	used, present := make(map[int]bool), make(map[int]bool) // links
+	shared := make(map[id]bool)                             // peers
+	groups := make([]*group, len(s.Groups))
+	for i, g := range s.Groups {
+		groups[i] = &group{epoch: g.Epoch, links: g.Links}
+		for _, name := range g.Candidates {
+			candidate := idOf(s.Cluster, name)
+			groups[i].candidates = append(groups[i].candidates, candidate)
+			shared[candidate] = true
+		}
+		for _, index := range g.Links {
+			used[index] = true
+		}
+	}
+	for _, l := range s.Links {
+		present[l.Index] = true
+		if _, known := c.up[l.Index]; !known {
+			c.up[l.Index] = now
+		}
+		if !used[l.Index] {
+			continue
+		}
+		if c.links[l.Index] == nil {
+			c.links[l.Index] = &link{}
+		}
+		c.links[l.Index].Link = l
+	}
+	maps.DeleteFunc(c.links, func(index int, _ *link) bool { return !used[index] || !present[index] })
+	maps.DeleteFunc(c.up, func(index int, _ time.Time) bool { return !present[index] })
+	c.setPeers(shared, now)
+	c.setEntries(groups)
+}
+
+// setPeers makes an adjacency of each fellow and link on which both have an
+// address of the same subnet.
+func (c *core) setPeers(shared map[id]bool, now time.Time) {
+	peers := make(map[id]*peer)
+	byKey := make(map[adjacencyKey]*adjacency)
+	for _, f := range c.state.Fellows {
+		node := idOf(c.state.Cluster, f.Name)
+		if node == c.self || !shared[node] || peers[node] != nil {
+			continue
+		}
+		p := c.peers[node]
+		if p == nil {
+			p = &peer{id: node}
+		}
+		p.name, p.adjacencies = f.Name, nil
+		for _, l := range c.links {
+			from, to, ok := meet(l.Prefixes, f.Links)
+			if !ok {
+				continue
+			}
+			key := adjacencyKey{node, l.Index}
+			a := c.byKey[key]
+			if a == nil || a.to != to.addr || a.segment != segmentOf(from) {
+				a = &adjacency{peer: p, link: l.Index, since: now}
+			}
+			a.segment, a.from, a.to, a.mac = segmentOf(from), from.Addr(), to.addr, to.mac
+			byKey[key] = a
+			p.adjacencies = append(p.adjacencies, a)
+		}
+		if len(p.adjacencies) > 0 {
+			slices.SortFunc(p.adjacencies, func(a, b *adjacency) int { return cmp.Compare(a.link, b.link) })
+			peers[node] = p
+		}
+	}
+	c.peers, c.byKey, c.adjacencies = peers, byKey, nil
+	for _, a := range byKey {
+		c.adjacencies = append(c.adjacencies, a)
+	}
+	slices.SortFunc(c.adjacencies, func(a, b *adjacency) int {
+		return cmp.Or(cmp.Compare(a.peer.name, b.peer.name), cmp.Compare(a.link, b.link))
+	})
+}
+
+type station struct {
+	addr netip.Addr
+	mac  announce.MAC
+}
+
+// meet finds a subnet that both have an address in: of IPv4 if there is one, for
+// it needs no duplicate address detection before it works.
+func meet(own []netip.Prefix, links []announce.Link) (from netip.Prefix, to station, ok bool) {
+	for _, wantV4 := range []bool{true, false} {
+		for _, mine := range own {
+			if mine.Addr().Is4() != wantV4 || mine.Addr().IsLinkLocalUnicast() || mine.IsSingleIP() {
+				continue
+			}
+			for _, l := range links {
+				for _, theirs := range l.Prefixes {
+					if theirs.Masked() == mine.Masked() && theirs.Addr() != mine.Addr() {
+						return mine, station{theirs.Addr(), l.MAC}, true
+					}
+				}
+			}
+		}
+	}
+	return netip.Prefix{}, station{}, false
+}
+
+// setEntries makes the groups' addresses the entries. What is known of an address
+// that stays is kept.
+func (c *core) setEntries(groups []*group) {
+	entries := make(map[netip.Addr]*entry, len(c.entries))
+	c.sorted = c.sorted[:0]
+	for i, g := range c.state.Groups {
+		if len(groups[i].candidates) == 0 {
+			continue
+		}
+		for _, addr := range g.Addresses {
+			if entries[addr] != nil {
+				continue
+			}
+			e := c.entries[addr]
+			if e == nil {
+				e = &entry{addr: addr}
+			}
+			e.group = groups[i]
+			entries[addr] = e
+			if !slices.Contains(e.group.candidates, e.best.owner) {
+				e.best = e.group.program()
+			}
+			c.raise(e, e.group.program())
+			c.sorted = append(c.sorted, e)
+		}
+	}
+	c.entries = entries
+	slices.SortFunc(c.sorted, func(a, b *entry) int { return a.addr.Compare(b.addr) })
+	for _, p := range c.peers {
+		c.merge(p, p.claims)
+	}
+}
+
+// raise notes a claim if it is greater than what is known. Of equal ones, that of
+// the earlier candidate counts; that of a node that is none does not.
+func (c *core) raise(e *entry, h holding) (raised bool) {
+	at := slices.Index(e.group.candidates, h.owner)
+	order := cmp.Or(h.rank.compare(e.best.rank), cmp.Compare(slices.Index(e.group.candidates, e.best.owner), at))
+	if at < 0 || order <= 0 {
+		return false
+	}
+	e.best = h
+	return true
+}
+
+// entriesIn are those whose address is in the range.
+func (c *core) entriesIn(r announce.Range) []*entry {
+	begin, _ := slices.BinarySearchFunc(c.sorted, r.From(), func(e *entry, addr netip.Addr) int { return e.addr.Compare(addr) })
+	end := begin
+	for end < len(c.sorted) && !r.To().Less(c.sorted[end].addr) {
+		end++
+	}
+	return c.sorted[begin:end]
+}
+
+// merge takes over what a peer claims, of itself and of others.
+func (c *core) merge(p *peer, table []claimed) {
+	before := p.owns
+	p.claims, p.owns = table, make(map[*entry]bool)
+	for _, claim := range table {
+		for _, e := range c.entriesIn(claim.addresses) {
+			if c.raise(e, holding{claim.rank, claim.owner}) {
+				c.untold = true
+			}
+			if e.best.owner == claim.owner {
+				e.seen = claim.owner
+			}
+			if claim.owner == p.id {
+				p.owns[e] = true
+			}
+		}
+	}
+	for e := range before {
+		// Who learnt of the peer's address while there were two owners must learn
+		// of this one's.
+		if !p.owns[e] && e.best.owner == c.self {
+			e.round++
+			c.changed = true
+		}
+	}
+	c.dirty = true
+}
+
+// receive takes a packet that a key has authenticated, from the link it came in
+// on. newest is the newest key of the sender. It reports why it is not accepted.
+func (c *core) receive(index int, m *packet, newest keyID, now time.Time) rejection {
+	if m.to != c.self {
+		return rejectReceiver
+	}
+	a := c.byKey[adjacencyKey{m.from, index}]
+	if a == nil || a.segment != m.link {
+		return rejectSender
+	}
+	p := a.peer
+	switch {
+	case m.life == p.life && m.seq <= a.seq:
+		return rejectReplay
+	case m.life == p.life:
+	case m.echoLife == c.life && c.recent(m.echoSeq):
+		p.begin(m.life)
+		c.dirty, c.untold = true, true
+	default:
+		// A process that has not heard of this one, or a packet of long ago: only
+		// the echo of what follows tells.
+		a.echoLife, a.echoSeq, a.hurried = m.life, m.seq, true
+		return rejectIntroduction
+	}
+	first := a.liveness(now) != Up
+	a.seq, a.heard, a.newest = m.seq, now, newest
+	a.echoLife, a.echoSeq = m.life, m.seq
+	a.tries = 0
+	if first || m.echoLife != c.life {
+		a.hurried = true
+	}
+	if p.flags != m.flags || first {
+		c.dirty = true
+	}
+	p.flags = m.flags
+	p.views = make(map[viewKey]time.Time, len(m.views))
+	for _, v := range m.views {
+		p.views[viewKey{v.of, v.link}] = now.Add(-v.age)
+	}
+	if m.echoLife == c.life {
+		p.has = m.ack
+		a.had = max(a.had, m.echoSeq)
+	}
+	synced := p.synced()
+	if table, complete := p.collect(m); complete {
+		c.merge(p, table)
+		a.hurried = true // acknowledges it
+	}
+	if p.synced() != synced {
+		c.dirty = true
+	}
+	return accepted
+}
+
+// recent reports whether this process sent the packet of that number within
+// recentTime.
+func (c *core) recent(seq uint64) bool {
+	return seq <= c.seq && len(c.past) > 0 && seq >= c.past[0].seq
+}
+
+// answered is that a host answered a question on a link: a fellow's kernel, its
+// speaker, for an address that it owns, or a witness.
+func (c *core) answered(index int, host netip.Addr, mac announce.MAC, now time.Time) {
+	if l := c.links[index]; l != nil && slices.Contains(l.witnesses(), host) {
+		l.answered = now
+		c.dirty = c.dirty || c.unsettled
+	}
+	for _, a := range c.adjacencies {
+		if a.link != index || a.mac != mac {
+			continue
+		}
+		before := a.liveness(now)
+		switch e := c.entries[host]; {
+		case host == a.to:
+			a.answered, a.tries = now, 0
+			if before == Dead {
+				a.hurried = true
+			}
+		case e != nil && e.best.owner == a.peer.id:
+			a.served = now
+		default:
+			continue
+		}
+		c.dirty = c.dirty || a.liveness(now) != before
+	}
+}
+
+// unasked is that a question could not be sent: nothing follows from its answer's
+// absence.
+func (c *core) unasked(q ask) {
+	for _, a := range c.adjacencies {
+		if a.link == q.link && a.to == q.host {
+			a.tries = max(a.tries-1, 0)
+		}
+	}
+}
+
+// found is what hosts there are on a link, besides those that it was told of.
+func (c *core) found(index int, hosts []netip.Addr) {
+	l := c.links[index]
+	if l == nil {
+		return
+	}
+	l.found = slices.DeleteFunc(hosts, func(host netip.Addr) bool {
+		return slices.Contains(l.Witnesses, host) || c.entries[host] != nil ||
+			slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.to == host })
+	})
+}
+
+// listens are the hosts whose answers are wanted, by link.
+func (c *core) listens() map[int][]netip.Addr {
+	hosts := make(map[int][]netip.Addr)
+	for _, a := range c.adjacencies {
+		hosts[a.link] = append(hosts[a.link], a.to)
+		if sample := c.sample(a); sample.IsValid() {
+			hosts[a.link] = append(hosts[a.link], sample)
+		}
+	}
+	for index, all := range hosts {
+		all = append(all, c.links[index].witnesses()...)
+		slices.SortFunc(all, netip.Addr.Compare)
+		hosts[index] = slices.Compact(all)
+	}
+	return hosts
+}
+
+// acknowledged reports whether all fellows that are up have had the packets up to
+// a number.
+func (c *core) acknowledged(seq uint64, now time.Time) bool {
+	return !slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.liveness(now) == Up && a.had < seq })
+}
+
+// apiAnswer is that the API server answered a question that was asked at that
+// time.
+func (c *core) apiAnswer(asked time.Time) {
+	c.apiAnswered = latest(c.apiAnswered, asked)
+	c.dirty = true
+}
+
+// turn decides what can be decided at now, and says what to send.
+func (c *core) turn(now time.Time) actions {
+	if c.late = !c.late && !c.due.IsZero() && now.Sub(c.due) > lateness; c.late {
+		c.embargo = now.Add(lateWait)
+	}
+	c.remember(now)
+	for _, a := range c.adjacencies {
+		if l := a.liveness(now); l != a.last {
+			a.last, c.dirty = l, true
+		}
+	}
+	if (c.dirty || c.unsettled) && !now.Before(c.embargo) {
+		c.decideAll(now)
+	}
+	if c.untold {
+		c.untold = false
+		c.tabulate()
+	}
+	var out actions
+	c.probe(now, &out)
+	c.send(now, &out)
+	out.next = c.nextTurn(now)
+	c.due = out.next
+	return out
+}
+
+// remember notes which number this process has come to.
+func (c *core) remember(now time.Time) {
+	for len(c.past) > 1 && now.Sub(c.past[1].at) >= recentTime {
+		c.past = c.past[1:]
+	}
+	if len(c.past) == 0 || now.Sub(c.past[len(c.past)-1].at) >= interval {
+		c.past = append(c.past, mark{now, c.seq + 1})
+	}
+}
+
+// probe asks the kernels of fellows that are not heard, and witnesses.
+func (c *core) probe(now time.Time, out *actions) {
+	for _, a := range c.adjacencies {
+		if !a.suspect(now) {
+			a.tries, a.tried = 0, time.Time{}
+			continue
+		}
+		if now.Before(a.nextTry()) {
+			continue
+		}
+		a.tries, a.tried = min(a.tries+1, deadTries+1), now
+		out.asks = append(out.asks, ask{a.link, a.to, a.mac})
+		if sample := c.sample(a); sample.IsValid() {
+			out.asks = append(out.asks, ask{a.link, sample, a.mac})
+		}
+		l := c.links[a.link]
+		if now.Sub(l.scouted) >= scoutPace {
+			l.scouted = now
+			out.scouts = append(out.scouts, a.link)
+		}
+		if now.Sub(a.evidence()) < witnessMargin || l.asked.Equal(now) || a.liveness(now) == Dead && !c.unsettled {
+			continue
+		}
+		l.asked = now
+		for _, host := range l.witnesses() {
+			out.asks = append(out.asks, ask{link: a.link, host: host})
+		}
+		if now.Sub(c.apiAsked) >= apiPace {
+			c.apiAsked, out.api = now, true
+		}
+	}
+}
+
+// sample is an address that the fellow owns, of the family of its own address.
+func (c *core) sample(a *adjacency) netip.Addr {
+	for _, e := range c.sorted {
+		if e.best.owner == a.peer.id && e.addr.Is4() == a.to.Is4() && slices.Contains(e.group.links, a.link) {
+			return e.addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// send composes the packets that are due.
+func (c *core) send(now time.Time, out *actions) {
+	for _, a := range c.adjacencies {
+		if now.Before(a.nextSend()) {
+			continue
+		}
+		a.sent, a.hurried = now, false
+		chunks := [][]claimed{nil}
+		telling := a.peer.life != 0 && a.peer.has != a.peer.version
+		if telling {
+			chunks = chunksOf(a.peer.table)
+		}
+		views := c.views(a, now)
+		for i, chunk := range chunks {
+			c.seq++
+			m := packet{
+				flags: c.flags(now), from: c.self, to: a.peer.id, link: a.segment,
+				life: c.life, seq: c.seq, echoLife: a.echoLife, echoSeq: a.echoSeq,
+				table: a.peer.version, ack: a.peer.known, views: views, claims: chunk,
+			}
+			if telling {
+				m.chunk, m.chunks = uint8(i), uint8(len(chunks))
+			}
+			out.packets = append(out.packets, outgoing{a.link, a.to, a.newest, m})
+		}
+	}
+}
+
+// views are this node's signs of life of others than the adjacency's fellow, the
+// latest ones first.
+func (c *core) views(than *adjacency, now time.Time) []view {
+	var views []view
+	for _, a := range c.adjacencies {
+		if a.peer != than.peer && a.evidence() != a.since {
+			views = append(views, view{a.peer.id, a.segment, now.Sub(a.evidence())})
+		}
+	}
+	slices.SortFunc(views, func(a, b view) int { return cmp.Compare(a.age, b.age) })
+	return views[:min(len(views), maxViews)]
+}
+
+// early reports whether the fellow is still waited for: it may say that it owns
+// what this node, or its link, that has just come up, owns by the program.
+func (c *core) early(a *adjacency, now time.Time) bool {
+	began := c.up[a.link]
+	return a.since.Sub(began) < youth && now.Sub(latest(began, a.since)) < freshTime && !(a.liveness(now) == Up && a.peer.synced())
+}
+
+func (c *core) flags(now time.Time) (flags uint8) {
+	if slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return c.early(a, now) }) {
+		flags |= flagStarting
+	}
+	if c.state.Restarting {
+		flags |= flagRestarting
+	}
+	if c.state.Releasing {
+		flags |= flagReleasing
+	}
+	return flags
+}
+
+// nextTurn is when something is to be done if nothing comes in.
+func (c *core) nextTurn(now time.Time) time.Time {
+	next := now.Add(interval)
+	sooner := func(at time.Time) {
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	for _, a := range c.adjacencies {
+		sooner(a.nextSend())
+		sooner(a.nextTry())
+		sooner(a.nextChange(now))
+	}
+	if c.unsettled {
+		sooner(now.Add(unsettledPace))
+	}
+	if c.dirty && !c.embargo.IsZero() {
+		sooner(c.embargo)
+	}
+	if len(c.adjacencies) == 0 {
+		return time.Time{}
+	}
+	return latest(next, now.Add(time.Millisecond))
+}

@@ -1,0 +1,46 @@
+package heartbeat
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// decisions are what to do about each address, now.
+func (c *core) decisions(now time.Time) map[netip.Addr]Decision {
+	c.changed = false
+	out := make(map[netip.Addr]Decision, len(c.sorted))
+	for _, e := range c.sorted {
+		d := Decision{Role: e.role, Epoch: e.best.epoch, Term: e.best.term, Round: e.round}
+		switch p := c.peers[e.best.owner]; {
+		case e.best.owner == c.self:
+			d.Owner = c.state.Node
+			d.Claimed = e.best != e.group.program()
+			d.Agreed = c.agreed(e, now)
+		case p != nil:
+			d.Owner = p.name
+		}
+		out[e.addr] = d
+	}
+	return out
+}
+
+// agreed reports whether all other candidates have told what they own.
+func (c *core) agreed(e *entry, now time.Time) bool {
+	return !slices.ContainsFunc(e.group.candidates, func(candidate id) bool {
+		if candidate == c.self {
+			return false
+		}
+		p := c.peers[candidate]
+		return p == nil || c.liveness(p, e.group, now) != Up || !p.synced()
+	})
+}
+
+// status is what is known of each fellow on each link, by name.
+func (c *core) status(now time.Time) []Adjacency {
+	out := make([]Adjacency, 0, len(c.adjacencies))
+	for _, a := range c.adjacencies {
+		out = append(out, Adjacency{Node: a.peer.name, Link: a.link, Liveness: a.liveness(now)})
+	}
+	return out
+}

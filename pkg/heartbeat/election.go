@@ -1,0 +1,243 @@
+package heartbeat
+
+import (
+	"slices"
+	"time"
+
+	"go4.org/netipx"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+)
+
+const (
+	// witnessMargin is by how much a sign of life of others has to be later than
+	// the owner's last one, to show that it is the owner who is cut off: before the
+	// cut it could not be later by more than the heartbeats that got lost.
+	witnessMargin = 250 * time.Millisecond
+	// relayTime is how long what others tell of the owner's life counts.
+	relayTime = deadTime
+)
+
+// decideAll decides about all addresses.
+func (c *core) decideAll(now time.Time) {
+	c.dirty, c.unsettled = false, false
+	for _, e := range c.sorted {
+		role := c.decide(e, now)
+		if role != e.role {
+			e.role = role
+			c.changed, c.untold = true, true
+		}
+	}
+}
+
+// decide decides about an address; see docs/concepts/layer2-failover.md, whose
+// table has a row for each case.
+func (c *core) decide(e *entry, now time.Time) Role {
+	if e.best.owner == c.self {
+		if len(e.group.links) == 0 {
+			return Undecided // nowhere to announce it
+		}
+		if e.role != Own && e.best == e.group.program() && c.waiting(e, now) {
+			c.unsettled = true
+			return Undecided
+		}
+		return Own
+	}
+	owner := c.peers[e.best.owner]
+	if owner == nil {
+		return Standby // the programs of the others will tell
+	}
+	switch c.liveness(owner, e.group, now) {
+	case Up:
+		switch {
+		case owner.releasing() && c.follows(e, owner, false, now):
+			return c.claim(e)
+		case (owner.restarting() || owner.starting()) && e.seen == owner.id && c.covers(e, owner, now):
+			return Cover // until it owns the address again
+		}
+	case Silent:
+		return c.decideSilent(e, owner, now)
+	case Dead:
+		switch {
+		case c.relayed(e, owner, now) || !c.connected(e, owner, now):
+			c.unsettled = true
+		case c.follows(e, owner, true, now):
+			return c.claim(e)
+		}
+	case Unheard:
+		c.unsettled = c.unsettled || len(e.group.links) > 0
+		if e.role == Cover {
+			return Cover
+		}
+	}
+	return Standby
+}
+
+// decideSilent is decide for an owner whose kernel answers and whose speaker does
+// not.
+func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
+	if e.seen != owner.id {
+		// A speaker that was never heard may be one that cannot be: of an older
+		// version, without the key, or behind a filter. It may have its reasons not
+		// to answer, too.
+		return Standby
+	}
+	c.unsettled = true
+	over := c.state.NoCover || now.Sub(owner.heard()) >= c.state.Grace
+	switch {
+	case over && c.follows(e, owner, true, now) && c.connected(e, owner, now):
+		return c.claim(e)
+	case c.covers(e, owner, now):
+		return Cover
+	}
+	return Standby
+}
+
+// claim takes the address over.
+func (c *core) claim(e *entry) Role {
+	e.best = holding{rank{e.best.epoch, e.best.term + 1}, c.self}
+	c.takeovers++
+	c.changed, c.untold = true, true
+	return Own
+}
+
+// waiting reports whether another candidate may still say that it owns the
+// address.
+func (c *core) waiting(e *entry, now time.Time) bool {
+	return slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool {
+		return c.early(a, now) && slices.Contains(e.group.links, a.link) && slices.Contains(e.group.candidates, a.peer.id)
+	})
+}
+
+// liveness is the best one on the links that the addresses are announced on.
+func (c *core) liveness(p *peer, g *group, now time.Time) Liveness {
+	best, found := Dead, false
+	for _, a := range p.adjacencies {
+		if slices.Contains(g.links, a.link) {
+			best, found = max(best, a.liveness(now)), true
+		}
+	}
+	if !found {
+		return Unheard
+	}
+	return best
+}
+
+// follows reports whether this node is the one to follow the owner: the first
+// candidate that lives and does not give its own addresses away, or, where all of
+// these do and somebody has to, the first one that lives.
+func (c *core) follows(e *entry, owner *peer, somebody bool, now time.Time) bool {
+	willing := c.first(e, owner, now, func(releasing bool) bool { return !releasing })
+	if willing == 0 && somebody {
+		willing = c.first(e, owner, now, func(bool) bool { return true })
+	}
+	return willing == c.self
+}
+
+// covers reports whether this node is the one to cover the owner: traffic goes to
+// that one, so that it does not matter who gives addresses away.
+func (c *core) covers(e *entry, owner *peer, now time.Time) bool {
+	return !c.state.NoCover && c.first(e, owner, now, func(bool) bool { return true }) == c.self
+}
+
+// first is the first candidate besides the owner that lives and fits, or 0.
+func (c *core) first(e *entry, owner *peer, now time.Time, fits func(releasing bool) bool) id {
+	for _, candidate := range e.group.candidates {
+		switch p := c.peers[candidate]; {
+		case candidate == c.self:
+			if len(e.group.links) > 0 && !c.state.Restarting && fits(c.state.Releasing) {
+				return c.self
+			}
+		case candidate == owner.id || p == nil || p.restarting() || p.starting():
+		case c.liveness(p, e.group, now) == Up && fits(p.releasing()):
+			return candidate
+		}
+	}
+	return 0
+}
+
+// relayed reports whether another candidate has a sign of life of the owner: then
+// it is the way to it that is broken, and not the owner.
+func (c *core) relayed(e *entry, owner *peer, now time.Time) bool {
+	for _, a := range owner.adjacencies {
+		if !slices.Contains(e.group.links, a.link) {
+			continue
+		}
+		for _, p := range c.peers {
+			if p != owner && c.liveness(p, e.group, now) == Up && now.Sub(p.views[viewKey{owner.id, a.segment}]) < relayTime {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// connected reports whether somebody else on the owner's link has been heard since
+// the owner was: this node is not the one that is cut off.
+func (c *core) connected(e *entry, owner *peer, now time.Time) bool {
+	return slices.ContainsFunc(owner.adjacencies, func(a *adjacency) bool {
+		return slices.Contains(e.group.links, a.link) && c.witness(a).After(a.evidence().Add(witnessMargin))
+	})
+}
+
+// witness is the last sign of life on the adjacency's link of anybody but its
+// fellow. That of the API server counts if it is reached through this link, or if
+// nobody else is there to be asked.
+func (c *core) witness(than *adjacency) time.Time {
+	l := c.links[than.link]
+	at := l.answered
+	if c.state.APILink == than.link || len(l.witnesses()) == 0 {
+		at = latest(at, c.apiAnswered)
+	}
+	for _, a := range c.adjacencies {
+		if a.peer != than.peer && a.link == than.link {
+			at = latest(at, a.heard, a.answered)
+		}
+	}
+	return at
+}
+
+// tabulate finds out what each fellow has to be told: what this node owns or
+// covers, and what it knows that the program does not say.
+func (c *core) tabulate() {
+	for _, p := range c.peers {
+		var table []claimed
+		for _, e := range c.sorted {
+			if slices.Contains(e.group.candidates, p.id) && c.tells(p, e) {
+				table = extend(table, e)
+			}
+		}
+		if slices.Equal(table, p.table) {
+			continue
+		}
+		p.table = table
+		p.version++
+		for _, a := range p.adjacencies {
+			a.hurried = true
+		}
+	}
+}
+
+// tells reports whether the fellow may not know who owns the address.
+func (c *core) tells(p *peer, e *entry) bool {
+	switch e.best.owner {
+	case c.self:
+		return e.role == Own
+	case p.id:
+		return !p.owns[e] // its program may be an old one
+	}
+	return e.best != e.group.program() || e.role == Cover
+}
+
+// extend adds the address to the table, whose addresses ascend.
+func extend(table []claimed, e *entry) []claimed {
+	c := claimed{owner: e.best.owner, rank: e.best.rank, addresses: announce.Single(e.addr)}
+	if last := len(table) - 1; last >= 0 {
+		before := &table[last]
+		if before.owner == c.owner && before.rank == c.rank && before.addresses.To().Next() == e.addr {
+			before.addresses = announce.Range(netipx.IPRangeFrom(before.addresses.From(), e.addr))
+			return table
+		}
+	}
+	return append(table, c)
+}

@@ -1,0 +1,105 @@
+package heartbeat
+
+import (
+	"slices"
+	"time"
+)
+
+// peer is a fellow, on whatever links.
+type peer struct {
+	id          id
+	name        string
+	adjacencies []*adjacency
+	// life of the process that was accepted; 0 before the first.
+	life  uint64
+	flags uint8
+	views map[viewKey]time.Time // its signs of life of others
+
+	// What it claims: told is the version that its packets tell, known the one
+	// that is in claims; parts is what has come of another one.
+	told, known uint32
+	parts       *parts
+	claims      []claimed
+	// owns are the entries that it says it owns itself.
+	owns map[*entry]bool
+	// What this node claims towards it: version, and the one it has acknowledged.
+	table        []claimed
+	version, has uint32
+}
+
+type viewKey struct {
+	of   id
+	link linkID
+}
+
+// parts is a table that has not arrived wholly.
+type parts struct {
+	version uint32
+	chunks  [][]claimed
+	missing int
+}
+
+// begin is that another process of the fellow's speaks.
+func (p *peer) begin(life uint64) {
+	p.life, p.flags, p.views = life, 0, nil
+	p.told, p.known, p.parts, p.claims, p.owns = 0, 0, nil, nil, nil
+	p.has = 0
+	for _, a := range p.adjacencies {
+		a.seq = 0
+	}
+}
+
+// synced reports whether the fellow's claims are known.
+func (p *peer) synced() bool { return p.life != 0 && p.told == p.known }
+
+func (p *peer) starting() bool   { return p.flags&flagStarting != 0 || !p.synced() }
+func (p *peer) restarting() bool { return p.flags&flagRestarting != 0 }
+func (p *peer) releasing() bool  { return p.flags&flagReleasing != 0 }
+
+// heard is when it was heard last, on any link; if it was not, since when it could
+// have been.
+func (p *peer) heard() (at time.Time) {
+	for _, a := range p.adjacencies {
+		at = latest(at, a.since, a.heard)
+	}
+	return at
+}
+
+// collect takes a part of the fellow's table and returns the whole when it is
+// complete.
+func (p *peer) collect(m *packet) (table []claimed, complete bool) {
+	p.told = m.table
+	if m.chunks == 0 || m.table == p.known {
+		return nil, false
+	}
+	if p.parts == nil || p.parts.version != m.table || len(p.parts.chunks) != int(m.chunks) {
+		p.parts = &parts{version: m.table, chunks: make([][]claimed, m.chunks), missing: int(m.chunks)}
+	}
+	if p.parts.chunks[m.chunk] == nil {
+		p.parts.chunks[m.chunk] = slices.Concat(make([]claimed, 0), m.claims)
+		p.parts.missing--
+	}
+	if p.parts.missing > 0 {
+		return nil, false
+	}
+	table = slices.Concat(p.parts.chunks...)
+	p.known, p.parts = m.table, nil
+	return table, true
+}
+
+// chunksOf cuts a table so that each part fits into a packet. What is beyond
+// maxChunks is left out. There is one part at least, for an empty table has to be
+// told, too.
+func chunksOf(table []claimed) [][]claimed {
+	const room = maxPacket - headerLength - maxViews*viewLength - trailerLength
+	var chunks [][]claimed
+	begin, size := 0, 0
+	for i := range table {
+		if size += table[i].size(); size > room {
+			chunks = append(chunks, table[begin:i])
+			begin, size = i, table[i].size()
+		}
+	}
+	chunks = append(chunks, table[begin:])
+	return chunks[:min(len(chunks), maxChunks)]
+}
