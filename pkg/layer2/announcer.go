@@ -2,11 +2,14 @@ package layer2
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
 
 // Config is what an Announcer does not change while it runs.
@@ -124,6 +127,20 @@ func (a *Announcer) Status() Status {
 	s.Problems = slices.Concat(a.unopened, a.book.mutes(), a.trapped, a.refused)
 	s.Problems = s.Problems[:min(len(s.Problems), maxProblems)]
 	return s
+}
+
+// Check sends the owner of an address a frame like those that cover for it, to see
+// whether the network lets them through: the owner counts those that arrive (see
+// Status.Checks). Nobody else hears of it, and nobody learns from it. This node
+// must stand by for the address, or cover it, on the interface of that index.
+func (a *Announcer) Check(index int, addr netip.Addr, owner announce.MAC) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.book.check(index, addr.Unmap().WithZone(""), owner); err != nil {
+		return err
+	}
+	a.poke()
+	return nil
 }
 
 // poke wakes the goroutine in Run.

@@ -24,6 +24,7 @@ type fakeNIC struct {
 	opens   []time.Time
 	sockets []*fakeSocket
 	frames  []string
+	sent    []wire.Message // the same
 	// errors of the calls to come
 	openErr, writeErr, readErr, filterErr error
 	// refused counts writes that failed.
@@ -117,7 +118,7 @@ func (s *fakeSocket) Write(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	s.nic.frames = append(s.nic.frames, text(&m))
+	s.nic.frames, s.nic.sent = append(s.nic.frames, text(&m)), append(s.nic.sent, m)
 	return nil
 }
 

@@ -13,6 +13,9 @@ import (
 type book struct {
 	counters *counters
 	own      *ownMACs
+	checks   *checks
+	// clock is for the stations only.
+	clock func() time.Time
 
 	links   map[int]*link // by index of the interface
 	entries map[netip.Addr]*entry
@@ -33,6 +36,8 @@ func newBook() *book {
 	return &book{
 		counters: new(counters),
 		own:      new(ownMACs),
+		checks:   new(checks),
+		clock:    time.Now,
 		links:    make(map[int]*link),
 		entries:  make(map[netip.Addr]*entry),
 	}
@@ -43,7 +48,9 @@ func (b *book) apply(o *order, now time.Time) {
 	b.generation++
 	b.own.Store(&o.own)
 	refellowed := !maps.Equal(b.fellows, o.fellows)
-	b.fellows = o.fellows
+	if b.fellows = o.fellows; refellowed {
+		b.checks.admit(o.fellows)
+	}
 	for _, w := range o.wants {
 		for _, i := range w.links {
 			b.use(&o.interfaces[i])

@@ -253,8 +253,8 @@ func TestProxy(t *testing.T) {
 	s.is(vip, announced)
 	s.is(vip6, announced)
 	s.conflicts(conflictOf(vip, thiefMAC, false, true), conflictOf(vip6, thiefMAC, false, true))
-	for addr, known := range s.b.links[2].station.known {
-		if addr == self || !known {
+	for addr, d := range s.b.links[2].station.known {
+		if addr == self || d.stance != answers {
 			t.Errorf("%v is still watched", addr)
 		}
 	}
@@ -411,9 +411,9 @@ func TestPace(t *testing.T) {
 			round1 = true
 		}
 	}
-	s.run(time.Second)
+	s.run(320 * time.Millisecond)
 	if len(seen) != 2000 {
-		t.Errorf("%d of 2000 addresses within a second", len(seen))
+		t.Errorf("%d of 2000 addresses within 320 ms", len(seen))
 	}
 	s.run(20 * time.Second)
 	for slot, n := range perSlot {
@@ -447,9 +447,9 @@ func TestProbePace(t *testing.T) {
 	s := newSim(t)
 	s.set(wide(2000, Fresh))
 	s.reply = func(*link, *wire.Message) {}
-	s.run(1300 * time.Millisecond)
+	s.run(800 * time.Millisecond)
 	if got := s.b.status(); got.Announced != 2000 {
-		t.Errorf("after 1.3 s: %d announced, %d probing", got.Announced, got.Probing)
+		t.Errorf("after 800 ms: %d announced, %d probing", got.Announced, got.Probing)
 	}
 }
 

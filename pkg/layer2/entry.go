@@ -38,12 +38,16 @@ const (
 	held
 	// announced: the node answers for the address.
 	announced
+	// aside: another node announces the address, and this one covers for it or
+	// stands by.
+	aside
 )
 
-// entry is an address that the node is to announce.
+// entry is an address that the node is to announce, or may have to soon.
 type entry struct {
 	addr    netip.Addr
 	caution Caution
+	role    Role
 	bound   bool // see want
 	phase   phase
 	// asking means that probes are sent: in the phase probing, and in held from
@@ -73,16 +77,22 @@ type entry struct {
 
 // want makes the entry what the state wants it to be.
 func (b *book) want(e *entry, w want, interfaces []Interface, now time.Time) {
-	before := e.caution
-	e.caution, e.bound = w.caution, w.bound
+	before, role := e.caution, e.role
+	e.caution, e.bound, e.role = w.caution, w.bound, w.role
 	moved := b.move(e, w.links, interfaces, now)
-	if !moved && before == w.caution {
+	if e.role != Own {
+		b.stepAside(e, w.owner, now)
+		return
+	}
+	if !moved && before == w.caution && role == Own {
 		return
 	}
 	switch {
 	case len(e.places) == 0:
 	case e.caution == Certain && e.phase != announced:
 		b.announce(e, now, false)
+	case e.phase == aside:
+		b.ask(e, now)
 	case e.phase == held && !e.asking && before != e.caution:
 		e.recheckAt = now
 	case e.asking:
@@ -112,7 +122,7 @@ func (b *book) move(e *entry, chosen []int, interfaces []Interface, now time.Tim
 		}
 		p := &place{entry: e, link: l}
 		l.places[e.addr] = p
-		l.station.set(e.addr, false)
+		l.station.set(e.addr, p.duty, now)
 		places = append(places, p)
 		gained = append(gained, p)
 	}
@@ -130,6 +140,9 @@ func (b *book) move(e *entry, chosen []int, interfaces []Interface, now time.Tim
 		b.setConflict(e, nil) // there is no LAN to have it on
 		return true
 	}
+	if e.role != Own {
+		return true
+	}
 	// Where the address was announced it may be announced again: the link was
 	// down, or another one of several joins in. Elsewhere it is a new one, and
 	// so it is when a fellow may have taken it over meanwhile.
@@ -137,8 +150,8 @@ func (b *book) move(e *entry, chosen []int, interfaces []Interface, now time.Tim
 	if e.phase == announced && again && (!silent || e.caution != Doubtful) {
 		e.home = names(places)
 		for _, p := range gained {
-			p.link.station.set(e.addr, true)
 			p.begin(now)
+			p.do(duty{stance: answers}, now)
 		}
 		return true
 	}
@@ -173,8 +186,8 @@ func (b *book) announce(e *entry, now time.Time, free bool) {
 	}
 	e.home = names(e.places)
 	for _, p := range e.places {
-		p.link.station.set(e.addr, true)
 		p.begin(now)
+		p.do(duty{stance: answers}, now)
 	}
 	if c := e.conflict; c != nil && c.Held {
 		var left *conflict
@@ -196,8 +209,8 @@ func (b *book) ask(e *entry, now time.Time) {
 	b.changed = true
 	e.asking, e.suspects, e.recheckAt, e.assertAt = true, nil, time.Time{}, time.Time{}
 	for _, p := range e.places {
-		p.link.station.set(e.addr, false)
 		p.begin(now)
+		p.do(duty{stance: listens}, now)
 	}
 }
 
@@ -207,9 +220,32 @@ func (b *book) hold(e *entry, now time.Time, again time.Duration) {
 	e.phase, e.asking, e.suspects, e.assertAt = held, false, nil, time.Time{}
 	e.recheckAt = now.Add(again)
 	for _, p := range e.places {
-		p.link.station.set(e.addr, false)
 		p.cancel()
+		p.do(duty{stance: listens}, now)
 	}
+}
+
+// stepAside leaves the address to another node: what was to be sent is taken back,
+// and what was heard is forgotten.
+func (b *book) stepAside(e *entry, owner map[string]announce.MAC, now time.Time) {
+	if e.phase != aside {
+		b.changed = true
+		b.setConflict(e, nil)
+		e.phase, e.asking, e.suspects, e.recheckAt = aside, false, nil, time.Time{}
+		e.late, e.concluded, e.asserted, e.assertAt = false, time.Time{}, time.Time{}, time.Time{}
+	}
+	for _, p := range e.places {
+		d := duty{stance: waits}
+		if mac := owner[p.link.name]; e.role == Cover && mac != (announce.MAC{}) {
+			d = duty{stance: covers, owner: mac}
+		}
+		if p.duty != d {
+			b.changed = true
+			p.cancel()
+			p.do(d, now)
+		}
+	}
+	b.schedule(e)
 }
 
 // yield holds the address because of what another host answered. A fellow may

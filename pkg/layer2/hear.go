@@ -26,7 +26,7 @@ func (b *book) hear(l *link, m *wire.Message, now time.Time) {
 		f := familyOf(addr)
 		if addr == l.watched[f] {
 			b.unmask(l.suspects[suspectKey{f, mac}], now)
-		} else if p := l.places[addr]; p != nil {
+		} else if p := l.places[addr]; p != nil && p.entry.phase != aside {
 			if b.fellows.has(mac) {
 				b.claimedByFellow(p, mac, now)
 			} else {

@@ -70,7 +70,8 @@ func (b *book) use(i *Interface) {
 			index: i.Index,
 			mac:   i.MAC,
 			station: &station{
-				own: b.own, counters: b.counters, mac: i.MAC, known: make(map[netip.Addr]bool),
+				own: b.own, checks: b.checks, counters: b.counters, clock: b.clock,
+				mac: i.MAC, known: make(map[netip.Addr]duty),
 			},
 			places:   make(map[netip.Addr]*place),
 			suspects: make(map[suspectKey]*suspect),

@@ -22,10 +22,12 @@ type order struct {
 	problems   []string
 }
 
-// want is an address and where it is to be announced.
+// want is an address, where it is to be announced, and by whom.
 type want struct {
 	addr    netip.Addr
 	caution Caution
+	role    Role
+	owner   map[string]announce.MAC
 	// bound means that the kernels of all nodes may answer for the address.
 	bound bool
 	links []int // indexes into interfaces, ascending
@@ -76,7 +78,7 @@ func compile(s *State) *order {
 				unplaced.add(problem, addr)
 			}
 			o.wants = append(o.wants, want{
-				addr: addr, caution: g.Caution, bound: addr.Is4() && o.bound[addr], links: links,
+				addr: addr, caution: g.Caution, role: g.Role, owner: g.Owner, bound: addr.Is4() && o.bound[addr], links: links,
 			})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2/internal/wire"
 )
 
@@ -24,19 +25,24 @@ var bursts = [families][]time.Duration{
 type urgency int
 
 const (
+	// awaited are answers to who has waited for them. There are few: see asks.
+	awaited urgency = iota
 	// atOnce are probes, first rounds and defences.
-	atOnce urgency = iota
+	atOnce
 	laterRound
 	refresh
 	urgencies // how many there are
 )
 
 // job is one thing to send: the next probe or announcement of a place, an
-// announcement besides these, or the question to a suspect.
+// announcement besides these, the answer to who asked before, a check of the owner
+// with that MAC, or the question to a suspect.
 type job struct {
 	place   *place
 	ticket  uint32
 	assert  bool
+	asked   *wire.Message
+	check   announce.MAC
 	suspect *suspect
 }
 
@@ -60,6 +66,10 @@ func (j *job) frames() [][]byte {
 	}
 	p, addr := j.place, j.place.entry.addr
 	switch {
+	case j.asked != nil:
+		return [][]byte{p.link.station.answer(p.duty, j.asked)}
+	case j.check != announce.MAC{}:
+		return [][]byte{check(p.link.mac, j.check, addr)}
 	case !j.assert && p.entry.asking:
 		return [][]byte{probe(p.link, addr)}
 	case addr.Is6():
@@ -86,7 +96,14 @@ func (b *book) sent(j job, frames int, now time.Time) {
 		return
 	}
 	p := j.place
-	if j.assert {
+	switch {
+	case j.asked != nil:
+		b.counters.answer(p.duty)
+		return
+	case j.check != announce.MAC{}:
+		p.checking = false
+		return
+	case j.assert:
 		p.asserting = false
 		b.counters.gratuitous.Add(1)
 		return

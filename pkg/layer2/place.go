@@ -1,6 +1,10 @@
 package layer2
 
-import "time"
+import (
+	"time"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+)
 
 // place is an address on a link.
 type place struct {
@@ -17,8 +21,26 @@ type place struct {
 	// tells a job that still counts.
 	queued, asserting bool
 	ticket            uint32
+	// checking means that a check is in the queue.
+	checking bool
 	// defended is when the address was defended last.
 	defended time.Time
+	// duty is that of the link's station.
+	duty duty
+}
+
+// do makes the station do its duty. Who asked a moment before and is answered now
+// must not wait until he asks again.
+func (p *place) do(d duty, now time.Time) {
+	if p.duty == d {
+		return
+	}
+	p.duty = d
+	for _, m := range p.link.station.set(p.entry.addr, d, now) {
+		if p.open() {
+			p.lane().ready[awaited].push(job{place: p, ticket: p.ticket, asked: &m})
+		}
+	}
 }
 
 // begin begins the probes or the burst of a place anew.
@@ -30,7 +52,7 @@ func (p *place) begin(now time.Time) {
 // cancel takes the jobs of a place back.
 func (p *place) cancel() {
 	p.ticket++
-	p.queued, p.asserting = false, false
+	p.queued, p.asserting, p.checking = false, false, false
 	p.due = time.Time{}
 }
 
@@ -41,6 +63,9 @@ func (p *place) ripe(now time.Time) bool {
 
 // open reports whether something can be sent.
 func (p *place) open() bool { return p.link.open[familyOf(p.entry.addr)] }
+
+// covers reports whether the node answers here in place of the owner.
+func (p *place) covers() bool { return p.duty.stance == covers && p.open() }
 
 func (p *place) lane() *lane { return &p.link.lanes[familyOf(p.entry.addr)] }
 
@@ -56,6 +81,14 @@ func (p *place) queue() {
 	}
 	p.queued = true
 	p.lane().ready[u].push(job{place: p, ticket: p.ticket})
+}
+
+// check puts a check into the queue.
+func (p *place) check(owner announce.MAC) {
+	if !p.checking {
+		p.checking = true
+		p.lane().ready[laterRound].push(job{place: p, ticket: p.ticket, check: owner})
+	}
 }
 
 // assert puts an announcement into the queue, besides what is there anyway.

@@ -63,7 +63,9 @@ type sim struct {
 
 func newSim(t *testing.T) *sim {
 	start := time.Unix(1_800_000_000, 0)
-	return &sim{t: t, b: newBook(), start: start, now: start}
+	s := &sim{t: t, b: newBook(), start: start, now: start}
+	s.b.clock = func() time.Time { return s.now }
+	return s
 }
 
 func (s *sim) set(state State) {
@@ -203,9 +205,8 @@ func (s *sim) is(addr netip.Addr, want phase) {
 		s.t.Errorf("at %v, %v is in phase %d, want %d", s.now.Sub(s.start), addr, e.phase, want)
 	}
 	for _, p := range e.places {
-		answered, known := p.link.station.known[addr]
-		if !known || answered != (want == announced) {
-			s.t.Errorf("at %v, %v on %s: known %v, answered %v in phase %d", s.now.Sub(s.start), addr, p.link.name, known, answered, want)
+		if d, known := p.link.station.known[addr]; !known || d != p.duty || (d.stance == answers) != (want == announced) {
+			s.t.Errorf("at %v, %v on %s: known %v, duty %+v in phase %d", s.now.Sub(s.start), addr, p.link.name, known, d, want)
 		}
 	}
 }

@@ -20,7 +20,8 @@ type State struct {
 	// Groups are the addresses. One that is in several groups is of the first.
 	Groups []Group
 	// Fellows are MAC addresses of the cluster's nodes, which may rightly claim
-	// the addresses: their owners before or after this node.
+	// the addresses: their owners before or after this node. Their checks are
+	// counted.
 	Fellows []announce.MAC
 	// Bound are the addresses that kube-proxy has bound to the interface
 	// kube-ipvs0 of this node; see Config.ARPIgnore. They are announced although
@@ -56,11 +57,31 @@ type Group struct {
 	// Interfaces are selectors; see Select.
 	Interfaces []string
 	Caution    Caution
+	Role       Role
+	// Owner is, for Cover, the MAC address of the owner by the name of the node's
+	// own interface on the same link. On others the node stands by.
+	Owner map[string]announce.MAC
 }
+
+// Role says what the node does about the addresses of a Group.
+type Role int
+
+const (
+	// Own addresses are announced and answered.
+	Own Role = iota
+	// Cover is to answer in place of the owner, which lives but does not answer for
+	// the moment: with its MAC address, so that traffic goes on to it. Nothing is
+	// sent unasked.
+	Cover
+	// Standby is to answer nothing, but to be ready: the sockets are as for the
+	// other roles, and who asked within the last half second is answered when the
+	// role changes, for he will ask again no earlier than a second after.
+	Standby
+)
 
 // Caution says how much is known about an address that this node is to
 // announce. It counts until the address is announced and the answers that are
-// late are in, but for Doubtful.
+// late are in, but for Doubtful. It says nothing in other roles than Own.
 type Caution int
 
 const (
@@ -86,7 +107,8 @@ func (s *State) equal(other *State) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.MAC == b.MAC && a.Carrier == b.Carrier &&
 			a.Master == b.Master && a.NoARP == b.NoARP && slices.Equal(a.Prefixes, b.Prefixes)
 	}) && maps.Equal(s.Reach, other.Reach) && slices.EqualFunc(s.Groups, other.Groups, func(a, b Group) bool {
-		return a.Caution == b.Caution && slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Addresses, b.Addresses)
+		return a.Caution == b.Caution && a.Role == b.Role && maps.Equal(a.Owner, b.Owner) &&
+			slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Addresses, b.Addresses)
 	}) && slices.Equal(s.Fellows, other.Fellows) && slices.Equal(s.Bound, other.Bound) &&
 		slices.Equal(s.Gateways, other.Gateways)
 }

@@ -15,6 +15,12 @@ type Status struct {
 	// Announced, Probing and Held count addresses. An address that has no
 	// interface with an open socket is in none of them, but in Problems.
 	Announced, Probing, Held int
+	// Covered and StandingBy count the addresses of other nodes that this one
+	// answers for in their place, and that it is ready to.
+	Covered, StandingBy int
+	// Checks are those of fellows that have arrived, by the MAC address of the
+	// interface that sent them; see Announcer.Check.
+	Checks map[announce.MAC]Checks
 	// Conflicts are the claims of others, by address, one for each; 1,024 at most,
 	// those of held addresses before others.
 	Conflicts []announce.Conflict
@@ -28,6 +34,8 @@ type Status struct {
 type Counters struct {
 	// Answered are the requests and solicitations that were answered.
 	Answered uint64
+	// AnsweredFor are those that were answered in place of the owner.
+	AnsweredFor uint64
 	// Gratuitous are the announcements that nobody asked for.
 	Gratuitous uint64
 	// Probes are the questions whether an address is free, or who a proxy is.
@@ -46,19 +54,20 @@ type Counters struct {
 
 func (c *counters) snapshot() Counters {
 	return Counters{
-		Answered:   c.answered.Load(),
-		Gratuitous: c.gratuitous.Load(),
-		Probes:     c.probes.Load(),
-		Claims:     c.claims.Load(),
-		Malformed:  c.malformed.Load(),
-		Dropped:    c.dropped.Load(),
-		Failed:     c.failed.Load(),
+		Answered:    c.answered.Load(),
+		AnsweredFor: c.answeredFor.Load(),
+		Gratuitous:  c.gratuitous.Load(),
+		Probes:      c.probes.Load(),
+		Claims:      c.claims.Load(),
+		Malformed:   c.malformed.Load(),
+		Dropped:     c.dropped.Load(),
+		Failed:      c.failed.Load(),
 	}
 }
 
 // status is that of the book, without problems.
 func (b *book) status() Status {
-	s := Status{Counters: b.counters.snapshot()}
+	s := Status{Counters: b.counters.snapshot(), Checks: b.checks.snapshot()}
 	for _, e := range b.entries {
 		if e.conflict != nil {
 			s.Conflicts = append(s.Conflicts, e.conflict.Conflict)
@@ -73,6 +82,12 @@ func (b *book) status() Status {
 			s.Probing++
 		case held:
 			s.Held++
+		case aside:
+			if slices.ContainsFunc(e.places, (*place).covers) {
+				s.Covered++
+			} else {
+				s.StandingBy++
+			}
 		}
 	}
 	if len(s.Conflicts) > maxConflicts {

@@ -74,7 +74,7 @@ func (b *book) suspect(l *link, f family, mac announce.MAC, now time.Time) *susp
 	l.suspects[key] = s
 	if !l.watched[f].IsValid() {
 		l.watched[f] = self
-		l.station.set(self, false)
+		l.station.set(self, duty{stance: listens}, now)
 		b.dirty = true // the filter has to let the answer through
 	}
 	s.queue()

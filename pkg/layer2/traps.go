@@ -24,7 +24,7 @@ func traps(o *order, arpIgnore func(name string) (int, error)) []string {
 	}
 	addresses := make(map[int][]netip.Addr) // by index into interfaces
 	for _, w := range o.wants {
-		if !w.bound {
+		if !w.bound || w.role != Own { // the owner tells
 			continue
 		}
 		for _, i := range w.links {

@@ -1,6 +1,7 @@
 // Package filter writes classic BPF programs for AF_PACKET sockets, so that the
 // kernel wakes the process for ARP (RFC 826) and Neighbor Discovery (RFC 4861)
-// about certain addresses only, and for nothing else on the segment.
+// about certain addresses only, or by certain hosts, and for nothing else on the
+// segment.
 //
 // The programs also hold back what the kernel shows a socket though it is not for
 // its interface: frames of other VLANs of the NIC, and of interfaces on top of it.

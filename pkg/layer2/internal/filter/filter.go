@@ -16,6 +16,7 @@ const (
 
 	ipv6VersionOffset = 14
 	ipv6NextOffset    = 20 // next header and hop limit
+	ipv6SourceOffset  = 22
 	icmpTypeOffset    = 54 // type and code
 	ndpTargetOffset   = 62
 )
@@ -68,26 +69,59 @@ func NDP(index int, addresses []netipx.IPRange) ([]bpf.RawInstruction, error) {
 	return fitting(ranges, ipv6, func(ranges []span) *program { return ndp(index, ranges) })
 }
 
-// arp and ndp are written from the last instruction to the first, because BPF
+// ARPFrom is like ARP, but accepts only what a host of the set sends: requests and
+// replies whose sender has an address of it.
+func ARPFrom(index int, hosts []netipx.IPRange) ([]bpf.RawInstruction, error) {
+	ranges, err := normalize(hosts, ipv4)
+	if err != nil {
+		return nil, err
+	}
+	return fitting(ranges, ipv4, func(ranges []span) *program { return arpFrom(index, ranges) })
+}
+
+// NDPFrom is like NDP, but accepts only what a host of the set sends:
+// Solicitations and Advertisements whose source is in it, and Advertisements whose
+// target is.
+func NDPFrom(index int, hosts []netipx.IPRange) ([]bpf.RawInstruction, error) {
+	ranges, err := normalize(hosts, ipv6)
+	if err != nil {
+		return nil, err
+	}
+	return fitting(ranges, ipv6, func(ranges []span) *program { return ndpFrom(index, ranges) })
+}
+
+// The programs are written from the last instruction to the first, because BPF
 // jumps forward only and a jump must know where it leads.
 
 func arp(index int, ranges []span) *program {
 	p := newProgram()
-	search := func(offset uint32, no *label) *label {
-		s := searcher{program: p, yes: p.accept, no: no}
-		s.load = func(_ int, next *label) *label { return p.load(offset, 4, next) }
-		return s.search(ranges, ipv4)
-	}
-	target := search(arpTargetOffset, p.reject)
+	target := p.find(ranges, ipv4, arpTargetOffset, p.reject)
 	isRequest := p.recall(arpOperation, p.test(bpf.JumpEqual, arpRequest, target, p.reject))
-	sender := search(arpSenderOffset, isRequest)
-	isReply := p.test(bpf.JumpEqual, arpReply, sender, p.reject)
-	isEither := p.test(bpf.JumpEqual, arpRequest, sender, isReply)
-	lengths := p.remember(arpLengthsOffset, arpOperation, isEither)
+	sender := p.find(ranges, ipv4, arpSenderOffset, isRequest)
+	lengths := p.remember(arpLengthsOffset, arpOperation, p.operation(sender))
 	p.renew()
-	header := p.check(arpHeaderOffset, 4, arpIPv4OverEthernet, lengths)
-	p.incoming(index, p.check(etherTypeOffset, 2, etherTypeARP, header))
+	p.arp(index, lengths)
 	return p
+}
+
+func arpFrom(index int, ranges []span) *program {
+	p := newProgram()
+	sender := p.find(ranges, ipv4, arpSenderOffset, p.reject)
+	p.arp(index, p.load(arpLengthsOffset, 4, p.operation(sender)))
+	return p
+}
+
+// operation leads to next if requests or replies with the right lengths are
+// loaded.
+func (p *program) operation(next *label) *label {
+	isReply := p.test(bpf.JumpEqual, arpReply, next, p.reject)
+	return p.test(bpf.JumpEqual, arpRequest, next, isReply)
+}
+
+// arp leads to next for frames of ARP about IPv4 on Ethernet.
+func (p *program) arp(index int, next *label) {
+	header := p.check(arpHeaderOffset, 4, arpIPv4OverEthernet, next)
+	p.incoming(index, p.check(etherTypeOffset, 2, etherTypeARP, header))
 }
 
 func ndp(index int, ranges []span) *program {
@@ -98,13 +132,33 @@ func ndp(index int, ranges []span) *program {
 		target = p.remember(ndpTargetOffset+4*uint32(word), word, target)
 	}
 	p.renew()
-	isAdvertisement := p.test(bpf.JumpEqual, advertisement, target, p.reject)
-	message := p.load(icmpTypeOffset, 2, p.test(bpf.JumpEqual, solicitation, target, isAdvertisement))
+	p.ndp(index, target, target)
+	return p
+}
+
+func ndpFrom(index int, ranges []span) *program {
+	p := newProgram()
+	source := p.find(ranges, ipv6, ipv6SourceOffset, p.reject)
+	p.ndp(index, source, p.find(ranges, ipv6, ndpTargetOffset, source))
+	return p
+}
+
+// ndp leads to one of the labels for Solicitations and Advertisements.
+func (p *program) ndp(index int, solicited, advertised *label) {
+	isAdvertisement := p.test(bpf.JumpEqual, advertisement, advertised, p.reject)
+	message := p.load(icmpTypeOffset, 2, p.test(bpf.JumpEqual, solicitation, solicited, isAdvertisement))
 	next := p.check(ipv6NextOffset, 2, icmpv6Unforwarded, message)
 	belowVersion7 := p.test(bpf.JumpLessThan, 7<<4, next, p.reject)
 	version := p.load(ipv6VersionOffset, 1, p.test(bpf.JumpGreaterOrEqual, 6<<4, belowVersion7, p.reject))
 	p.incoming(index, p.check(etherTypeOffset, 2, etherTypeIPv6, version))
-	return p
+}
+
+// find searches for the address at the offset, and leads to no if it is not in the
+// set.
+func (p *program) find(ranges []span, family int, offset uint32, no *label) *label {
+	s := searcher{program: p, yes: p.accept, no: no}
+	s.load = func(word int, next *label) *label { return p.load(offset+4*uint32(word-family), 4, next) }
+	return s.search(ranges, family)
 }
 
 // incoming leads to next for frames that the interface of that index received for

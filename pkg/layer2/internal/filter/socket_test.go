@@ -74,6 +74,8 @@ func testSocket(t *testing.T) {
 	}{
 		{"ARP", unix.ETH_P_ARP, ARP, arpFrame(1, theirs4, ours4), [][]byte{arpFrame(1, theirs4, theirs4), arpFrame(2, theirs4, ours4)}},
 		{"NDP", unix.ETH_P_IPV6, NDP, ndpFrame(135, ours6), [][]byte{ndpFrame(135, theirs6), ndpFrame(134, ours6)}},
+		{"ARPFrom", unix.ETH_P_ARP, ARPFrom, arpFrame(2, ours4, theirs4), [][]byte{arpFrame(2, theirs4, theirs4), arpFrame(1, theirs4, ours4)}},
+		{"NDPFrom", unix.ETH_P_IPV6, NDPFrom, sent(ndpFrame(136, theirs6), ours6), [][]byte{sent(ndpFrame(136, theirs6), theirs6), sent(ndpFrame(135, ours6), theirs6)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			program, err := test.compile(near.Index, set)

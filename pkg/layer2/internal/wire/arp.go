@@ -88,6 +88,15 @@ func ARPProbe(own announce.MAC, addr netip.Addr) []byte {
 	return arpFrame(broadcast, own, arp.OperationRequest, netip.IPv4Unspecified(), announce.MAC{}, addr)
 }
 
+// ARPQuestion asks the host with the MAC to, or all hosts if that is zero, who has
+// addr. The answer goes to sender. It is nil unless both addresses are IPv4.
+func ARPQuestion(own announce.MAC, sender, addr netip.Addr, to announce.MAC) []byte {
+	if to == (announce.MAC{}) {
+		to = broadcast
+	}
+	return arpFrame(to, own, arp.OperationRequest, sender, announce.MAC{}, addr)
+}
+
 // arpFrame is a frame from own to a MAC with an ARP packet in which own is the
 // sender's MAC.
 func arpFrame(to, own announce.MAC, op arp.Operation, sender netip.Addr, targetMAC announce.MAC, target netip.Addr) []byte {

@@ -85,6 +85,21 @@ func ethernetFrame(to, from announce.MAC, etherType uint16, payload ...[]byte) [
 	return frame
 }
 
+// SetSource makes mac the Ethernet source of a frame that speaks for another
+// host, so that switches go on to look for that host where it is.
+func SetSource(frame []byte, mac announce.MAC) { setMAC(frame, 6, mac) }
+
+// SetDestination makes mac the Ethernet destination of a frame that would go to
+// all hosts.
+func SetDestination(frame []byte, mac announce.MAC) { setMAC(frame, 0, mac) }
+
+// setMAC leaves what is no frame alone.
+func setMAC(frame []byte, offset int, mac announce.MAC) {
+	if len(frame) >= ethernetLength {
+		copy(frame[offset:], mac[:])
+	}
+}
+
 // isHost tells whether a single interface can have the address: no group, the
 // broadcast address included, and not zero.
 func isHost(mac announce.MAC) bool {

@@ -223,6 +223,20 @@ func NDPProbe(own announce.MAC, addr netip.Addr) []byte {
 	return ndpFrame(mac, own, netip.IPv6Unspecified(), group, &ndp.NeighborSolicitation{TargetAddress: addr})
 }
 
+// NDPQuestion asks the host with the MAC to who has addr, as neighbour
+// unreachability detection does (RFC 4861 section 7.3), or all hosts if that MAC
+// is zero. The answer goes to sender. It is nil unless addr is IPv6.
+func NDPQuestion(own announce.MAC, sender, addr netip.Addr, to announce.MAC) []byte {
+	destination := addr
+	if to == (announce.MAC{}) {
+		destination, to = SolicitedNode(addr)
+	}
+	return ndpFrame(to, own, sender, destination, &ndp.NeighborSolicitation{
+		TargetAddress: addr,
+		Options:       []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: own[:]}},
+	})
+}
+
 // ndpFrame is a frame with that message. The message vouches for the family: it
 // cannot be written with a target that is not IPv6.
 func ndpFrame(mac, own announce.MAC, from, to netip.Addr, message ndp.Message) []byte {

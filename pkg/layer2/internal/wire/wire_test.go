@@ -337,6 +337,20 @@ func optionMAC(options []ndp.Option, direction ndp.Direction, otherwise announce
 	return otherwise
 }
 
+// answerFor is an answer that own sends in place of the owner of address4.
+func answerFor(owner announce.MAC) []byte {
+	frame := ARPAnswer(owner, address4, third, neighbor4)
+	SetSource(frame, own)
+	return frame
+}
+
+// announcementTo is an announcement for one host alone.
+func announcementTo(mac announce.MAC) []byte {
+	frame := ARPAnnouncement(own, address4)
+	SetDestination(frame, mac)
+	return frame
+}
+
 func TestBuild(t *testing.T) {
 	const source, target = "02005e005301", "02005e005302"
 	for name, test := range map[string]struct {
@@ -384,6 +398,36 @@ func TestBuild(t *testing.T) {
 			"3333ff000010" + source + "86dd 60000000 0018 3a ff 00000000000000000000000000000000 ff0200000000000000000001ff000010" +
 				"87 00 4ccf 00000000 20010db8000000000000000000000010",
 		},
+		"ARPQuestion to a host": {
+			ARPQuestion(own, neighbor4, address4, other),
+			target + source + "0806 0001 0800 06 04 0001" + source + "c0000263 000000000000 c000020a",
+		},
+		"ARPQuestion to all": {
+			ARPQuestion(own, neighbor4, address4, announce.MAC{}),
+			"ffffffffffff" + source + "0806 0001 0800 06 04 0001" + source + "c0000263 000000000000 c000020a",
+		},
+		"NDPQuestion to a host": {
+			NDPQuestion(own, neighbor6, address6, other),
+			target + source + "86dd 60000000 0020 3a ff fe800000000000000000000000000099 20010db8000000000000000000000010" +
+				"87 00 69f6 00000000 20010db8000000000000000000000010 0101" + source,
+		},
+		"NDPQuestion to all": {
+			NDPQuestion(own, neighbor6, address6, announce.MAC{}),
+			"3333ff000010" + source + "86dd 60000000 0020 3a ff fe800000000000000000000000000099 ff0200000000000000000001ff000010" +
+				"87 00 99aa 00000000 20010db8000000000000000000000010 0101" + source,
+		},
+		"an answer in place of its owner": {
+			answerFor(other),
+			"02005e005303" + source + "0806 0001 0800 06 04 0002" + target + "c000020a 02005e005303 c0000263",
+		},
+		"an announcement for one host": {
+			announcementTo(other),
+			target + source + "0806 0001 0800 06 04 0001" + source + "c000020a 000000000000 c000020a",
+		},
+		"ARPQuestion for IPv6":        {ARPQuestion(own, neighbor4, address6, other), ""},
+		"ARPQuestion from IPv6":       {ARPQuestion(own, neighbor6, address4, other), ""},
+		"NDPQuestion for IPv4":        {NDPQuestion(own, neighbor6, address4, other), ""},
+		"NDPQuestion for nothing":     {NDPQuestion(own, neighbor6, netip.Addr{}, announce.MAC{}), ""},
 		"ARPAnswer for IPv6":          {ARPAnswer(own, address6, other, neighbor4), ""},
 		"ARPAnswer to IPv6":           {ARPAnswer(own, address4, other, neighbor6), ""},
 		"ARPAnnouncement of nothing":  {ARPAnnouncement(own, netip.Addr{}), ""},
@@ -446,6 +490,16 @@ func TestMessage(t *testing.T) {
 				t.Errorf("probe %t, want %t", got, test.probe)
 			}
 		})
+	}
+}
+
+func TestSetMACOfNothing(t *testing.T) {
+	for _, frame := range [][]byte{nil, make([]byte, ethernetLength-1)} {
+		SetSource(frame, own)
+		SetDestination(frame, own)
+		if !bytes.Equal(frame, make([]byte, len(frame))) {
+			t.Errorf("changed to %x", frame)
+		}
 	}
 }
 
@@ -547,6 +601,7 @@ func FuzzParse(f *testing.F) {
 		NDPProbe(other, address6), NDPAnnouncement(other, address6),
 		NDPAnswer(other, address6, &Message{Sender: neighbor6, SenderMAC: own}),
 		change(solicitation(), 20, 0), change(solicitation(), 56, 0, 0),
+		ARPQuestion(own, neighbor4, address4, other), NDPQuestion(own, neighbor6, address6, other), answerFor(other),
 	} {
 		f.Add(frame)
 	}
