@@ -45,6 +45,9 @@ type adjacency struct {
 	to      netip.Addr // the fellow's
 	mac     announce.MAC
 	since   time.Time
+	// sample is an address that the fellow owns: it is asked for to see whether the
+	// speaker answers.
+	sample netip.Addr
 
 	// seq is that of the last packet that was accepted, heard its time, or zero.
 	seq   uint64

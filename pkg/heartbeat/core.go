@@ -51,9 +51,13 @@ type core struct {
 	// due is when the next turn was to be, embargo until when nothing is judged.
 	due, embargo time.Time
 	late         bool // the turn before was
+	decided      time.Time
 	// dirty: decisions have to be looked at; unsettled: some wait for time;
-	// untold: fellows have to be told; changed: roles are other ones.
-	dirty, unsettled, untold, changed bool
+	// untold: fellows have to be told; changed: roles are other ones; news: so may
+	// be what is known of fellows.
+	dirty, unsettled, untold, changed, news bool
+	// graceEnd is when the first of the covered owners has been away for too long.
+	graceEnd time.Time
 
 	apiAsked, apiAnswered time.Time
 	takeovers             uint64 // so far
@@ -162,7 +166,7 @@ func (c *core) set(s State, now time.Time) {
 	}
 	c.state = s
 	c.self = idOf(s.Cluster, s.Node)
-	c.dirty, c.untold, c.changed = true, true, true
+	c.dirty, c.untold, c.changed, c.news = true, true, true, true
 
 	used, present := make(map[int]bool), make(map[int]bool) // links
 	shared := make(map[id]bool)                             // peers
@@ -462,8 +466,8 @@ func (c *core) listens() map[int][]netip.Addr {
 	hosts := make(map[int][]netip.Addr)
 	for _, a := range c.adjacencies {
 		hosts[a.link] = append(hosts[a.link], a.to)
-		if sample := c.sample(a); sample.IsValid() {
-			hosts[a.link] = append(hosts[a.link], sample)
+		if a.sample.IsValid() {
+			hosts[a.link] = append(hosts[a.link], a.sample)
 		}
 	}
 	for index, all := range hosts {
@@ -498,7 +502,11 @@ func (c *core) turn(now time.Time) actions {
 			a.last, c.dirty = l, true
 		}
 	}
-	if (c.dirty || c.unsettled) && !now.Before(c.embargo) {
+	if !c.graceEnd.IsZero() && !now.Before(c.graceEnd) {
+		c.dirty = true
+	}
+	if due := c.dirty || c.unsettled && now.Sub(c.decided) >= unsettledPace; due && !now.Before(c.embargo) {
+		c.decided = now
 		c.decideAll(now)
 	}
 	if c.untold {
@@ -535,8 +543,8 @@ func (c *core) probe(now time.Time, out *actions) {
 		}
 		a.tries, a.tried = min(a.tries+1, deadTries+1), now
 		out.asks = append(out.asks, ask{a.link, a.to, a.mac})
-		if sample := c.sample(a); sample.IsValid() {
-			out.asks = append(out.asks, ask{a.link, sample, a.mac})
+		if a.sample.IsValid() {
+			out.asks = append(out.asks, ask{a.link, a.sample, a.mac})
 		}
 		l := c.links[a.link]
 		if now.Sub(l.scouted) >= scoutPace {
@@ -643,6 +651,7 @@ func (c *core) nextTurn(now time.Time) time.Time {
 	if c.unsettled {
 		sooner(now.Add(unsettledPace))
 	}
+	sooner(c.graceEnd)
 	if c.dirty && !c.embargo.IsZero() {
 		sooner(c.embargo)
 	}

@@ -40,7 +40,16 @@ func (c *core) agreed(e *entry, now time.Time) bool {
 func (c *core) status(now time.Time) []Adjacency {
 	out := make([]Adjacency, 0, len(c.adjacencies))
 	for _, a := range c.adjacencies {
-		out = append(out, Adjacency{Node: a.peer.name, Link: a.link, Liveness: a.liveness(now)})
+		l := a.liveness(now)
+		out = append(out, Adjacency{
+			Node: a.peer.name, Link: a.link, MAC: a.mac, Liveness: l,
+			Minded: l == Up || l >= Unheard && c.minds(a.peer),
+		})
 	}
 	return out
+}
+
+// minds reports whether this node has heard the peer own what it owns.
+func (c *core) minds(p *peer) bool {
+	return !slices.ContainsFunc(c.sorted, func(e *entry) bool { return e.best.owner == p.id && e.seen != p.id })
 }

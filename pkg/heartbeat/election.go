@@ -20,13 +20,16 @@ const (
 
 // decideAll decides about all addresses.
 func (c *core) decideAll(now time.Time) {
-	c.dirty, c.unsettled = false, false
+	c.dirty, c.unsettled, c.graceEnd, c.news = false, false, time.Time{}, true
 	for _, e := range c.sorted {
 		role := c.decide(e, now)
 		if role != e.role {
 			e.role = role
 			c.changed, c.untold = true, true
 		}
+	}
+	for _, a := range c.adjacencies {
+		a.sample = c.sample(a)
 	}
 }
 
@@ -82,12 +85,18 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 		// to answer, too.
 		return Standby
 	}
-	c.unsettled = true
-	over := c.state.NoCover || now.Sub(owner.heard()) >= c.state.Grace
+	end := owner.heard().Add(c.state.Grace)
+	over := c.state.NoCover || !now.Before(end)
+	if !over && (c.graceEnd.IsZero() || end.Before(c.graceEnd)) {
+		c.graceEnd = end
+	}
 	switch {
 	case over && c.follows(e, owner, true, now) && c.connected(e, owner, now):
 		return c.claim(e)
-	case c.covers(e, owner, now):
+	case over && c.follows(e, owner, true, now):
+		c.unsettled = true
+	}
+	if c.covers(e, owner, now) {
 		return Cover
 	}
 	return Standby

@@ -76,7 +76,7 @@ type Exchange struct {
 	reset    bool // the sockets may have to change
 	counters Counters
 	problems []string
-	told     map[adjacencyKey]Liveness
+	told     []Adjacency
 	// parting is the number of the first packet that says farewell; parted is closed
 	// when all have had it.
 	parting uint64
@@ -336,11 +336,15 @@ func (x *Exchange) turn(ctx context.Context) (next time.Time) {
 	x.mu.Lock()
 	now := time.Now()
 	out := x.core.turn(now)
-	changed := x.core.changed || x.livenessChanged(now)
+	changed, hosts := x.core.changed, x.listened
+	if x.core.news {
+		x.core.news = false
+		changed = x.livenessChanged(now) || changed
+		hosts = x.core.listens()
+	}
 	for _, o := range out.packets {
 		x.send(&o)
 	}
-	hosts := x.core.listens()
 	if x.parted != nil && x.core.acknowledged(x.parting, now) && x.core.seq >= x.parting {
 		close(x.parted)
 		x.parted = nil
@@ -360,11 +364,8 @@ func (x *Exchange) turn(ctx context.Context) (next time.Time) {
 // livenessChanged reports whether fellows are to be reported otherwise. The lock is
 // held.
 func (x *Exchange) livenessChanged(now time.Time) bool {
-	told := make(map[adjacencyKey]Liveness, len(x.core.adjacencies))
-	for key, a := range x.core.byKey {
-		told[key] = a.liveness(now)
-	}
-	if maps.Equal(told, x.told) {
+	told := x.core.status(now)
+	if slices.Equal(told, x.told) {
 		return false
 	}
 	x.told = told

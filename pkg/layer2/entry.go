@@ -54,6 +54,7 @@ type entry struct {
 	// time to time.
 	asking bool
 	places []*place
+	round  uint32 // of the Group
 	// home are the names of the interfaces that the address was announced on
 	// last; it does not forget an interface that has lost its carrier.
 	home []string
@@ -84,7 +85,14 @@ func (b *book) want(e *entry, w want, interfaces []Interface, now time.Time) {
 		b.stepAside(e, w.owner, now)
 		return
 	}
-	if !moved && before == w.caution && role == Own {
+	renewed := role == Own && e.phase == announced && e.round != w.round
+	e.round = w.round
+	if renewed {
+		for _, p := range e.places {
+			p.begin(now)
+		}
+	}
+	if !moved && before == w.caution && role == Own && !renewed {
 		return
 	}
 	switch {

@@ -61,6 +61,9 @@ type Group struct {
 	// Owner is, for Cover, the MAC address of the owner by the name of the node's
 	// own interface on the same link. On others the node stands by.
 	Owner map[string]announce.MAC
+	// Round has addresses that are announced already announced anew when it changes:
+	// another owner has given them up, and somebody may have learnt its MAC address.
+	Round uint32
 }
 
 // Role says what the node does about the addresses of a Group.
@@ -107,7 +110,7 @@ func (s *State) equal(other *State) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.MAC == b.MAC && a.Carrier == b.Carrier &&
 			a.Master == b.Master && a.NoARP == b.NoARP && slices.Equal(a.Prefixes, b.Prefixes)
 	}) && maps.Equal(s.Reach, other.Reach) && slices.EqualFunc(s.Groups, other.Groups, func(a, b Group) bool {
-		return a.Caution == b.Caution && a.Role == b.Role && maps.Equal(a.Owner, b.Owner) &&
+		return a.Caution == b.Caution && a.Role == b.Role && a.Round == b.Round && maps.Equal(a.Owner, b.Owner) &&
 			slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Addresses, b.Addresses)
 	}) && slices.Equal(s.Fellows, other.Fellows) && slices.Equal(s.Bound, other.Bound) &&
 		slices.Equal(s.Gateways, other.Gateways)

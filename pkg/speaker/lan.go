@@ -1,7 +1,9 @@
 package speaker
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,10 +11,11 @@ import (
 	"go4.org/netipx"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/heartbeat"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
 )
 
-// standing is what decides how sure a program's owner may be.
+// standing is what decides who answers, and how sure a program's owner may be.
 type standing struct {
 	// node is the name of the speaker's Node.
 	node string
@@ -22,12 +25,28 @@ type standing struct {
 	// before are the addresses that were announced before a restart, nil if that
 	// is not known. They need not be asked for again.
 	before *netipx.IPSet
+	// accord is what the candidates have agreed on.
+	accord accord
 }
 
 // ways are what the node's routes tell.
 type ways struct {
 	reached  []announce.Reach
 	gateways []netip.Addr
+}
+
+// interfaces are the names of those through which targets are reached.
+func (w ways) interfaces() map[netip.Addr]string {
+	var names map[netip.Addr]string
+	for _, r := range w.reached {
+		if r.Error == "" {
+			if names == nil {
+				names = make(map[netip.Addr]string)
+			}
+			names[r.Target] = r.Interface
+		}
+	}
+	return names
 }
 
 func (w ways) equal(other ways) bool {
@@ -37,64 +56,87 @@ func (w ways) equal(other ways) bool {
 // compileLAN turns a program into the state of the Layer-2 announcer. It is
 // pure.
 func compileLAN(p *announce.Program, s standing, i inventory, w ways) (layer2.State, error) {
-	state := layer2.State{Interfaces: i.links, Bound: i.bound, Gateways: w.gateways}
-	for _, r := range w.reached {
-		if r.Error == "" {
-			if state.Reach == nil {
-				state.Reach = make(map[netip.Addr]string)
-			}
-			state.Reach[r.Target] = r.Interface
-		}
-	}
+	state := layer2.State{Interfaces: i.links, Bound: i.bound, Gateways: w.gateways, Reach: w.interfaces()}
 	for _, n := range p.Nodes {
 		if n.Name != s.node {
 			state.Fellows = append(state.Fellows, n.MACs...)
 		}
 	}
 	left := maxPrefixes
-	for g := range owned(p, s.node) {
-		byCaution := make(map[layer2.Caution][]netip.Addr)
+	for i := range p.Groups {
+		g := &p.Groups[i]
+		if g.Layer2 == nil || !slices.Contains(g.Layer2.Candidates, s.node) {
+			continue
+		}
+		parts := make(map[part][]netip.Addr)
 		for _, r := range g.Addresses {
 			for addr := range r.All() {
 				if left--; left < 0 {
 					return layer2.State{}, fmt.Errorf("more than %d addresses on the LAN", maxPrefixes)
 				}
-				c := s.caution(g, addr)
-				byCaution[c] = append(byCaution[c], addr)
+				key := s.part(g, addr)
+				parts[key] = append(parts[key], addr)
 			}
 		}
-		for _, c := range []layer2.Caution{layer2.Certain, layer2.Fresh, layer2.Doubtful} {
-			if len(byCaution[c]) > 0 {
-				state.Groups = append(state.Groups, layer2.Group{Addresses: byCaution[c], Interfaces: g.Layer2.Interfaces, Caution: c})
-			}
+		for _, key := range slices.SortedFunc(maps.Keys(parts), part.compare) {
+			state.Groups = append(state.Groups, layer2.Group{
+				Addresses: parts[key], Interfaces: g.Layer2.Interfaces,
+				Caution: key.caution, Role: key.role, Round: key.round, Owner: s.accord.macs[key.owner],
+			})
 		}
 	}
 	return state, nil
 }
 
-// owned are the groups that the node answers for.
-func owned(p *announce.Program, node string) func(yield func(*announce.Group) bool) {
-	return func(yield func(*announce.Group) bool) {
-		for i := range p.Groups {
-			if p.Groups[i].Layer2.OwnedBy(node) && !yield(&p.Groups[i]) {
-				return
-			}
+// part is what addresses of a group have in common that are treated alike.
+type part struct {
+	role    layer2.Role
+	caution layer2.Caution
+	round   uint32
+	owner   string // who is covered
+}
+
+func (p part) compare(other part) int {
+	return cmp.Or(cmp.Compare(p.role, other.role), cmp.Compare(p.caution, other.caution),
+		cmp.Compare(p.round, other.round), cmp.Compare(p.owner, other.owner))
+}
+
+// part says what to do about an address.
+func (s *standing) part(g *announce.Group, addr netip.Addr) part {
+	d, known := s.accord.decisions[addr]
+	if !known { // nobody has been asked yet
+		d.Role = heartbeat.Standby
+		if g.Layer2.OwnedBy(s.node) {
+			d.Role = heartbeat.Own
 		}
 	}
+	switch c := s.caution(g, addr, d); d.Role {
+	case heartbeat.Own:
+		return part{role: layer2.Own, caution: c, round: d.Round}
+	case heartbeat.Cover:
+		return part{role: layer2.Cover, owner: d.Owner}
+	case heartbeat.Undecided:
+		// The LAN is asked while the candidates are.
+		if d.Owner == s.node && c != layer2.Certain {
+			return part{role: layer2.Own, caution: c, round: d.Round}
+		}
+	}
+	return part{role: layer2.Standby}
 }
 
-func (s *standing) caution(g *announce.Group, addr netip.Addr) layer2.Caution {
+func (s *standing) caution(g *announce.Group, addr netip.Addr, d heartbeat.Decision) layer2.Caution {
 	switch {
-	case s.doubtful:
-		return layer2.Doubtful
+	case d.Claimed:
+		return layer2.Certain
 	case g.Layer2.Probe && (s.before == nil || !s.before.Contains(addr)):
+		if s.doubtful {
+			return layer2.Doubtful
+		}
 		return layer2.Fresh
+	case s.doubtful && !d.Agreed:
+		return layer2.Doubtful
 	}
 	return layer2.Certain
-}
-
-func ownsAny(p *announce.Program, node string) bool {
-	return p != nil && slices.ContainsFunc(p.Groups, func(g announce.Group) bool { return g.Layer2.OwnedBy(node) })
 }
 
 // takesOver reports whether next makes the node answer for addresses that
