@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -52,6 +53,11 @@ func newCluster(t *testing.T, server *apiserver.Server) *cluster {
 		peers:     objects.Resource(v1alpha1.BGPPeerResource),
 	}
 	t.Cleanup(c.clean)
+	_, err := c.CoreV1().Namespaces().Create(t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.DefaultNamespace}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -78,6 +84,7 @@ func (c *cluster) clean() {
 	}
 	fail(c.pools.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 	fail(c.peers.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	fail(c.CoreV1().Secrets(v1alpha1.DefaultNamespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 }
 
 // running is a planner under test.

@@ -35,6 +35,9 @@ func TestPlanner(t *testing.T) {
 	t.Run("finalizers of others", func(t *testing.T) { testFinalizersOfOthers(newCluster(t, server)) })
 	t.Run("events", func(t *testing.T) { testEvents(newCluster(t, server)) })
 	t.Run("handover", func(t *testing.T) { testHandover(newCluster(t, server)) })
+	t.Run("key of the heartbeats", func(t *testing.T) { testHeartbeatKey(newCluster(t, server)) })
+	t.Run("rotations of several planners", func(t *testing.T) { testRotations(newCluster(t, server)) })
+	t.Run("key behind the fence", func(t *testing.T) { testKeyBehindFence(newCluster(t, server)) })
 	outage := func() {
 		server.Kill()
 		server.Restart(t)

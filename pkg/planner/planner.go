@@ -152,7 +152,8 @@ func (p *planner) work(ctx context.Context) error {
 	recorder, stopEvents := recordEvents(p.client)
 	defer stopEvents()
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context){p.conditions.run, p.statuses.run} {
+	keys := newKeyWriter(p.client, p.config.SpeakerNamespace, recorder)
+	for _, run := range []func(context.Context){p.conditions.run, p.statuses.run, keys.run} {
 		group.Go(func() error {
 			run(ctx)
 			return nil

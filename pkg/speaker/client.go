@@ -28,7 +28,7 @@ const (
 	userAgent = "baremetal-speaker"
 )
 
-// client is what a speaker needs of the API: its own Node, and single Secrets.
+// client is what a speaker needs of the API: its own Node, and Secrets by name.
 // It knows the types of the core group only; the whole clientset would double
 // the memory of the process.
 type client struct {
@@ -123,13 +123,32 @@ func (c *client) annotateNode(ctx context.Context, key, value string) error {
 	return c.rest.Patch(types.MergePatchType).Resource("nodes").Name(c.node).Body(patch).Do(ctx).Error()
 }
 
-// secret reads a Secret of the system namespace.
+// secret reads the data of a Secret of the system namespace.
 func (c *client) secret(ctx context.Context, name string) (map[string][]byte, error) {
+	s, err := c.getSecret(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return s.Data, nil
+}
+
+// getSecret reads a Secret of the system namespace, consistently.
+func (c *client) getSecret(ctx context.Context, name string) (*corev1.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	var s corev1.Secret
 	if err := c.rest.Get().Namespace(c.namespace).Resource("secrets").Name(name).Do(ctx).Into(&s); err != nil {
 		return nil, err
 	}
-	return s.Data, nil
+	return &s, nil
+}
+
+// watchSecret watches it from a resourceVersion on, or, if that is empty, from
+// what there is now. RBAC sees the name in the field selector.
+func (c *client) watchSecret(ctx context.Context, name, resourceVersion string) (watch.Interface, error) {
+	return c.rest.Get().Namespace(c.namespace).Resource("secrets").
+		Param("fieldSelector", fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()).
+		Param("resourceVersion", resourceVersion).
+		Param("watch", "true").
+		Watch(ctx)
 }

@@ -12,7 +12,8 @@ type Config struct {
 	NodeName string
 	// Kubeconfig is a file; empty means the ServiceAccount of the Pod.
 	Kubeconfig string
-	// Namespace is where the Secrets with BGP passwords are.
+	// Namespace is where the Secrets are: those with BGP passwords, and that with
+	// the keys of the heartbeats.
 	Namespace string
 	// Version of the program, for the report.
 	Version string
@@ -27,7 +28,8 @@ type Config struct {
 	// empty serves nothing.
 	MetricsBindAddress string
 
-	// StateDir is where the last program is kept; empty keeps none.
+	// StateDir is where the last program and the keys of the heartbeats are kept;
+	// empty keeps none.
 	StateDir string
 	// KubeProxyHealthz is the URL of kube-proxy's health check, which is asked
 	// after a boot; empty does not ask.

@@ -104,6 +104,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 				s.carryOutLAN(d)
 			}
 		case <-s.claims.c:
+		case <-s.heartbeatKeys.c:
 		case <-s.gates.c:
 			if d.booting && s.gate.state() == gateHealthy {
 				s.booted(ctx, d)

@@ -209,10 +209,13 @@ func (w *watcher) offline() {
 	w.tell(n)
 }
 
-// backoff waits longer after each failure, up to maxBackoff, with jitter so that
-// the speakers of a cluster do not come all at once.
-func backoff(ctx context.Context, failures int) {
-	d := min(maxBackoff, minBackoff<<min(failures-1, 10))
+// backoff is the pause of a watcher.
+func backoff(ctx context.Context, failures int) { pause(ctx, failures, maxBackoff) }
+
+// pause waits longer after each failure, from minBackoff up to a limit, with jitter
+// so that the speakers of a cluster do not come all at once.
+func pause(ctx context.Context, failures int, limit time.Duration) {
+	d := min(limit, minBackoff<<min(failures-1, 10))
 	d += rand.N(d / 4)
 	select {
 	case <-ctx.Done():

@@ -14,8 +14,8 @@ import (
 )
 
 // rereadSecrets is how often passwords are read again, so that a changed one is
-// taken over. Secrets are read one by one, never watched: the speaker's rights
-// are to get the Secrets whose names it knows.
+// taken over. Their Secrets are read one by one, never watched: the speaker's rights
+// are to get the Secrets whose names it knows, and to watch that of the heartbeats.
 const rereadSecrets = 30 * time.Second
 
 // rereadMissing is how often while a session waits for its password.

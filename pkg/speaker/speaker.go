@@ -55,6 +55,8 @@ type speaker struct {
 	claims     latest[struct{}] // the LAN, or the state file, has news
 	gates      latest[struct{}]
 	pings      chan chan struct{}
+	// heartbeatKeys are those that a keyring tells.
+	heartbeatKeys latest[heartbeatKeys]
 
 	// stopping is set when the loop ends.
 	stopping atomic.Bool
@@ -95,6 +97,7 @@ func Run(ctx context.Context, config Config) error {
 		lan.Run,
 		s.gate.run,
 		s.tidy.run,
+		newKeyring(api, config.StateDir, s.heartbeatKeys.put).run,
 		func(ctx context.Context) error {
 			return watchInterfaces(ctx, s.interfaces.put, func() { s.routes.put(struct{}{}) })
 		},
@@ -153,5 +156,7 @@ func newSpeaker(version, nodeName string) *speaker {
 		linkTo:     linkTo,
 		gateways:   gateways,
 		reach:      reach,
+
+		heartbeatKeys: newLatest[heartbeatKeys](),
 	}
 }

@@ -18,7 +18,7 @@ import (
 // not even a part of one.
 func Read(dir string, who Identity) (State, announce.Program, error) {
 	path := filepath.Join(dir, fileName)
-	data, err := readFile(path)
+	data, err := readFile(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, announce.Program{}, err
 	}
@@ -33,9 +33,9 @@ func Read(dir string, who Identity) (State, announce.Program, error) {
 	return s, p, nil
 }
 
-// readFile reads a regular file of at most maxFile bytes. It neither follows a
+// readFile reads a regular file of at most limit bytes. It neither follows a
 // symbolic link nor waits for the other end of a named pipe.
-func readFile(path string) ([]byte, error) {
+func readFile(path string, limit int64) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -54,16 +54,16 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("opening: %w", cause(err))
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%w: %v", ErrNotRegular, info.Mode())
-	case info.Size() > maxFile:
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, info.Size(), maxFile)
+	case info.Size() > limit:
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, info.Size(), limit)
 	}
 	// It may grow meanwhile.
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("reading: %w", cause(err))
-	case len(data) > maxFile:
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, maxFile)
+	case int64(len(data)) > limit:
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
 	}
 	return data, nil
 }

@@ -22,9 +22,6 @@ const (
 	// twice, which the node may share with etcd. What is a moment old serves as
 	// well: where the API server tells newer programs, it is asked first.
 	writeInterval = 250 * time.Millisecond
-
-	// tempPattern is that of temporary files, for os.CreateTemp and Glob.
-	tempPattern = "." + fileName + ".*.tmp"
 )
 
 // Writer keeps the newest state on disk. The file is replaced as a whole: at
@@ -88,7 +85,7 @@ func (w *Writer) Err() error {
 // more to write before it returns nil. It may block for as long as the disk
 // does.
 func (w *Writer) Run(ctx context.Context) error {
-	removeLeftovers(w.dir)
+	removeLeftovers(filepath.Join(w.dir, fileName))
 	pause := minPause
 	for ctx.Err() == nil {
 		wait := writeInterval
@@ -164,7 +161,7 @@ func replace(path string, data []byte) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("creating the directory: %w", cause(err))
 	}
-	temp, err := os.CreateTemp(dir, tempPattern) // mode 0600
+	temp, err := os.CreateTemp(dir, tempPattern(path)) // mode 0600
 	if err != nil {
 		return fmt.Errorf("creating a temporary file: %w", cause(err))
 	}
@@ -218,15 +215,19 @@ func syncDir(path string) error {
 	return nil
 }
 
+// tempPattern is that of temporary files for path, for os.CreateTemp and Match.
+func tempPattern(path string) string { return "." + filepath.Base(path) + ".*.tmp" }
+
 // removeLeftovers removes temporary files of a process that was killed while it
-// wrote. What cannot be removed does no harm.
-func removeLeftovers(dir string) {
+// wrote path. What cannot be removed does no harm.
+func removeLeftovers(path string) {
+	dir := filepath.Dir(path)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if left, _ := filepath.Match(tempPattern, e.Name()); left && e.Type().IsRegular() {
+		if left, _ := filepath.Match(tempPattern(path), e.Name()); left && e.Type().IsRegular() {
 			_ = os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}

@@ -53,6 +53,10 @@ const (
 	NodeSpeaker = GroupName + "/speaker"
 )
 
+// SecretRotate ("true"), written by people on the Secret with the key of the
+// heartbeats, asks for a new key. The planner takes it off when there is one.
+const SecretRotate = GroupName + "/rotate"
+
 // SpeakerPodLabel and SpeakerPodName select the speaker Pods in the speaker
 // namespace: the label app.kubernetes.io/name=baremetal-speaker.
 const (
