@@ -13,7 +13,7 @@ func TestFlags(t *testing.T) {
 		"--datapath-table=7":  "--datapath-table is not supported",
 		"--datapath-mark=7":   "--datapath-mark is not supported",
 		"--cleanup":           "--cleanup is not supported",
-		"--restart-grace=1s":  "--restart-grace is not supported",
+		"--restart-grace=-1s": "--restart-grace -1s is negative",
 		"--bgp-listen-port=0": "--bgp-listen-port 0",
 		"--node-name=":        "--node-name is empty",
 		"--namespace=":        "--namespace is empty",

@@ -161,7 +161,7 @@ func segmentOf(p netip.Prefix) linkID {
 
 // set makes s the state.
 func (c *core) set(s State, now time.Time) {
-	if len(s.Keys.Current) < KeyLength {
+	if len(s.Keys.Current) == 0 {
 		s.Fellows = nil // nobody to exchange anything with
 	}
 	c.state = s

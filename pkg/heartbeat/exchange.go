@@ -145,7 +145,7 @@ func randomLife() uint64 {
 // are made before Set returns.
 func (x *Exchange) Set(s State) {
 	x.mu.Lock()
-	if !s.Keys.equal(x.core.state.Keys) {
+	if !s.Keys.Equal(x.core.state.Keys) {
 		x.keys = newKeyring(s.Keys)
 	}
 	x.core.set(s, time.Now())

@@ -6,24 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash"
-	"slices"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
-
-// KeyLength is the least length of a key in bytes, that of the hash (RFC 2104
-// section 3).
-const KeyLength = sha256.Size
-
-// Keys authenticate heartbeats. Both are accepted. A node signs with Current once
-// the fellow has shown that it has that one, and with Previous until then, so that
-// a rotation leaves no gap whatever the order in which nodes learn of it.
-type Keys struct {
-	Current  []byte
-	Previous []byte // may be nil
-}
-
-func (k Keys) equal(other Keys) bool {
-	return slices.Equal(k.Current, other.Current) && slices.Equal(k.Previous, other.Previous)
-}
 
 // keyID tells which key a packet is signed with, without telling the key.
 type keyID uint32
@@ -36,6 +21,10 @@ type signer struct {
 
 // keyring signs and verifies packets. It belongs to one goroutine.
 //
+// Both keys are accepted. A packet is signed with the current one once the fellow
+// has shown that it has that, and with the previous one until then, so that a
+// rotation leaves no gap whatever the order in which nodes learn of it.
+//
 // A signed packet ends with the ID of its key (4 bytes), the ID of the newest key
 // of the sender (4 bytes), and the truncated HMAC of all that is before.
 type keyring struct{ current, previous *signer }
@@ -47,12 +36,12 @@ var (
 	errUnsigned = errors.New("the heartbeat has a wrong signature")
 )
 
-func newKeyring(keys Keys) keyring {
+func newKeyring(keys announce.HeartbeatKeys) keyring {
 	return keyring{newSigner(keys.Current), newSigner(keys.Previous)}
 }
 
 func newSigner(key []byte) *signer {
-	if len(key) < KeyLength {
+	if len(key) == 0 {
 		return nil
 	}
 	s := &signer{hash: hmac.New(sha256.New, key)}

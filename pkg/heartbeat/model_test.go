@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	modelDepth = flag.Int("model-depth", 3, "events in a row that the model of the election explores")
+	modelDepth = flag.Int("model-depth", 2, "events in a row that the model of the election explores")
 	modelNodes = flag.Int("model-nodes", 3, "candidates in the model of the election")
 )
 

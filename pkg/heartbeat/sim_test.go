@@ -72,7 +72,7 @@ func nodeMAC(i int) announce.MAC {
 	return announce.MAC{2, 0, 0, 0, 0, byte(1 + i)}
 }
 
-var testKeys = Keys{Current: []byte("0123456789abcdef0123456789abcdef")}
+var testKeys = announce.HeartbeatKeys{Current: []byte("0123456789abcdef0123456789abcdef")}
 
 // newWorld is a LAN of n nodes; the first one owns the address.
 func newWorld(n int) *world {

@@ -13,7 +13,7 @@ type State struct {
 	Cluster, Node string
 	// Keys authenticate. Without any there are no heartbeats, and the programs
 	// alone say who owns what.
-	Keys Keys
+	Keys announce.HeartbeatKeys
 	// Fellows are the nodes that the program speaks of. The node's own entry is
 	// passed over, and so are those that share no address with it.
 	Fellows []announce.Node

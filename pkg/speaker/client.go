@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"time"
 
@@ -37,6 +39,8 @@ type client struct {
 	namespace string
 	// tokenFile holds the ServiceAccount token, if there is one.
 	tokenFile string
+	// host is the API server's address; zero if that is a name.
+	host netip.Addr
 }
 
 // newClient is a client from a kubeconfig file, or of the Pod's ServiceAccount if
@@ -70,7 +74,11 @@ func newClientFor(config *rest.Config, node, namespace, version string) (*client
 	if err != nil {
 		return nil, fmt.Errorf("client configuration: %w", err)
 	}
-	return &client{rest: r, node: node, namespace: namespace, tokenFile: config.BearerTokenFile}, nil
+	c := &client{rest: r, node: node, namespace: namespace, tokenFile: config.BearerTokenFile}
+	if server, err := url.Parse(config.Host); err == nil {
+		c.host, _ = netip.ParseAddr(server.Hostname()) // zero for a name
+	}
+	return c, nil
 }
 
 // noticeDeadConnections makes HTTP/2 ping an idle connection after 5 s and give

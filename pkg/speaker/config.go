@@ -35,9 +35,14 @@ type Config struct {
 	// after a boot; empty does not ask.
 	KubeProxyHealthz string
 
-	// RestartGrace, Datapath, DatapathTable, DatapathMark and Cleanup belong to
-	// parts that this version does not have; see Validate.
+	// RestartGrace is how long the speaker of another node may be away, while its
+	// kernel lives, before its addresses on the LAN are taken over. CoverRestarts
+	// has this node answer for them meanwhile, with the other node's MAC address.
 	RestartGrace  time.Duration
+	CoverRestarts bool
+
+	// Datapath, DatapathTable, DatapathMark and Cleanup belong to
+	// parts that this version does not have; see Validate.
 	Datapath      []string
 	DatapathTable int
 	DatapathMark  uint32
@@ -68,12 +73,14 @@ func (c *Config) Validate() error {
 	if err := validateGateURL(c.KubeProxyHealthz); err != nil {
 		errs = append(errs, err)
 	}
+	if c.RestartGrace < 0 {
+		errs = append(errs, fmt.Errorf("--restart-grace %v is negative", c.RestartGrace))
+	}
 	notYet := func(set bool, flag string) {
 		if set {
 			errs = append(errs, fmt.Errorf("--%s is not supported by this version", flag))
 		}
 	}
-	notYet(c.RestartGrace != DefaultRestartGrace, "restart-grace")
 	notYet(len(c.Datapath) > 0, "datapath")
 	notYet(c.DatapathTable != 0, "datapath-table")
 	notYet(c.DatapathMark != 0, "datapath-mark")

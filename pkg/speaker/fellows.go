@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ type exchange interface {
 	Decisions() map[netip.Addr]heartbeat.Decision
 	Adjacencies() []heartbeat.Adjacency
 	Problems() []string
+	Farewell(ctx context.Context)
 }
 
 // maxWitnesses bounds the hosts on a link that are to show that it is not this node
@@ -129,8 +131,11 @@ func (a accord) undecided() bool {
 	return false
 }
 
-// owns reports whether the node answers for any address.
-func (a accord) owns() bool {
+// owns reports whether the node answers for any address of the program.
+func (a accord) owns(p *announce.Program, node string) bool {
+	if len(a.decisions) == 0 { // nobody decides otherwise
+		return p != nil && slices.ContainsFunc(p.Groups, func(g announce.Group) bool { return g.Layer2.OwnedBy(node) })
+	}
 	for _, d := range a.decisions {
 		if d.Role == heartbeat.Own {
 			return true
@@ -171,6 +176,10 @@ func (a accord) takeovers() []announce.Takeover {
 	return out
 }
 
+func equalTakeovers(a, b announce.Takeover) bool {
+	return a.Epoch == b.Epoch && a.Term == b.Term && slices.Equal(a.Addresses, b.Addresses)
+}
+
 // hears are the names of the fellows that live, and that this node replaces should
 // they cease to.
 func hears(adjacencies []heartbeat.Adjacency) []string {
@@ -186,3 +195,12 @@ func hears(adjacencies []heartbeat.Adjacency) []string {
 
 // farewellTime bounds how long a speaker that restarts waits for others to cover.
 const farewellTime = 300 * time.Millisecond
+
+// alone is the exchange of a node without fellows: the program decides.
+type alone struct{}
+
+func (alone) Set(heartbeat.State)                          {}
+func (alone) Decisions() map[netip.Addr]heartbeat.Decision { return nil }
+func (alone) Adjacencies() []heartbeat.Adjacency           { return nil }
+func (alone) Problems() []string                           { return nil }
+func (alone) Farewell(context.Context)                     {}

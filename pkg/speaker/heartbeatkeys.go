@@ -48,6 +48,7 @@ type keyring struct {
 	// wait pauses after the given number of failures in a row.
 	wait func(ctx context.Context, failures int)
 
+	kept   announce.HeartbeatKeys // what dir holds
 	unkept latest[announce.HeartbeatKeys]
 
 	mu   sync.Mutex
@@ -64,7 +65,7 @@ type secretSource interface {
 }
 
 // newKeyring returns a keyring that keeps keys in dir, the speaker's --state-dir,
-// if it is not empty. It does nothing before run.
+// if it is not empty. It does nothing before recall and run.
 func newKeyring(source secretSource, dir string, changed func(heartbeatKeys)) *keyring {
 	return &keyring{
 		source:  source,
@@ -75,10 +76,8 @@ func newKeyring(source secretSource, dir string, changed func(heartbeatKeys)) *k
 	}
 }
 
-// run tells the keys that were kept, if any, then those of the Secret and each
-// change, until ctx ends.
+// run tells the keys of the Secret and each change, until ctx ends.
 func (k *keyring) run(ctx context.Context) error {
-	kept := k.recall(ctx)
 	var group errgroup.Group
 	group.Go(func() error {
 		k.follow(ctx)
@@ -86,7 +85,7 @@ func (k *keyring) run(ctx context.Context) error {
 	})
 	if k.dir != "" { // a disk that hangs must not hold up new keys
 		group.Go(func() error {
-			k.keep(ctx, kept)
+			k.keep(ctx, k.kept)
 			return nil
 		})
 	}
@@ -108,10 +107,11 @@ func (k *keyring) update(change func()) {
 	}
 }
 
-// recall reads the keys that were kept.
-func (k *keyring) recall(ctx context.Context) announce.HeartbeatKeys {
+// recall tells the keys that were kept, if any. It comes before run, so that they
+// are known before anything is announced.
+func (k *keyring) recall(ctx context.Context) {
 	if k.dir == "" {
-		return announce.HeartbeatKeys{}
+		return
 	}
 	keys, err := statefile.ReadHeartbeatKeys(k.dir)
 	switch {
@@ -120,9 +120,9 @@ func (k *keyring) recall(ctx context.Context) announce.HeartbeatKeys {
 		klog.FromContext(ctx).Error(err, "The keys of the heartbeats in --state-dir are not used")
 		k.update(func() { k.ofFile = err.Error() })
 	default:
+		k.kept = keys
 		k.update(func() { k.keys = keys })
 	}
-	return keys
 }
 
 // keep writes new keys into the state directory, which holds those given.

@@ -163,6 +163,7 @@ func startKeyring(t *testing.T, source secretSource, dir string) *listener {
 		}
 	})
 	ctx, cancel := context.WithCancel(t.Context())
+	k.recall(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- k.run(ctx) }()
 	heard.stop = sync.OnceFunc(func() {

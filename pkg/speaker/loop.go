@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/bgp"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/heartbeat"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
 )
 
@@ -48,6 +50,10 @@ type desk struct {
 	problems   map[string]string   // of sessions, by peer
 	interfaces inventory
 	ways       ways
+	keys       heartbeatKeys
+	agenda     heartbeat.State // that the candidates were asked about last
+	accord     accord
+	takeovers  []announce.Takeover
 	nextHops   map[netip.Addr]netip.Addr // that were used, by router
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
@@ -71,6 +77,11 @@ func (d *desk) hurry(u urgency) { d.urgency = max(d.urgency, u) }
 // loop carries out programs until ctx ends.
 func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory) error {
 	d := &desk{interfaces: interfaces, memory: before, booting: before.booted && s.gate.state() != gateHealthy}
+	s.setLinks(interfaces.links)
+	select {
+	case d.keys = <-s.heartbeatKeys.c: // those of before
+	default:
+	}
 	if before.program != nil {
 		d.fallback = time.After(apiPatience)
 		s.askLAN(d)
@@ -95,6 +106,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 				d.hurry(reportSoon)
 			}
 			d.interfaces = i
+			s.setLinks(i.links)
 			s.carryOutLAN(d)
 			if s.nextHopMoved(d) {
 				s.carryOut(ctx, d)
@@ -104,11 +116,15 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 				s.carryOutLAN(d)
 			}
 		case <-s.claims.c:
-		case <-s.heartbeatKeys.c:
+		case d.keys = <-s.heartbeatKeys.c:
+			s.carryOutLAN(d)
+		case <-s.fellowship.c:
+			s.carryOutLAN(d)
 		case <-s.gates.c:
 			if d.booting && s.gate.state() == gateHealthy {
 				s.booted(ctx, d)
 			}
+			s.carryOutLAN(d)
 		case <-d.hold:
 			// A bad answer, unlike none, shows that there is a kube-proxy.
 			if d.hold = nil; d.booting && s.gate.state() == gateUnknown {
@@ -182,6 +198,7 @@ func (s *speaker) abandon(ctx context.Context, d *desk) {
 // withdraw announces nothing any more, to nobody.
 func (s *speaker) withdraw(ctx context.Context) {
 	s.lan.Set(layer2.State{})
+	s.fellows.Set(heartbeat.State{})
 	if err := s.announcer.Set(ctx, bgp.State{}); err != nil {
 		klog.FromContext(ctx).Error(err, "Withdrawing failed")
 	}
@@ -261,14 +278,34 @@ func (s *speaker) carryOutLAN(d *desk) {
 	if d.program == nil || d.booting {
 		return
 	}
-	d.ways = s.ways(d.program)
-	state, err := compileLAN(d.program, standing{
-		node:     s.nodeName,
-		doubtful: d.origin != fromNode || !d.online || d.node.gone || d.refused != nil,
-		before:   d.before,
+	s.setLAN(d, d.program, d.origin != fromNode || !d.online || d.node.gone || d.refused != nil)
+}
+
+// setLAN has the candidates agree on the addresses of a program, and then does what
+// that means for this node.
+func (s *speaker) setLAN(d *desk, p *announce.Program, doubtful bool) {
+	d.ways = s.ways(p)
+	agenda := compileFellows(p, s.nodeName, d.interfaces, d.ways)
+	agenda.Keys = d.keys.HeartbeatKeys
+	agenda.Grace, agenda.NoCover = s.grace, !s.cover
+	agenda.Releasing = d.leaving || s.gate.state() == gateUnhealthy
+	if s.apiHost.IsValid() {
+		agenda.APILink = s.linkTo(s.apiHost)
+	}
+	if !reflect.DeepEqual(agenda, d.agenda) {
+		d.agenda = agenda
+		s.fellows.Set(agenda)
+	}
+	d.accord = newAccord(s.fellows, d.interfaces)
+	state, err := compileLAN(p, standing{
+		node: s.nodeName, doubtful: doubtful, before: d.before, accord: d.accord,
 	}, d.interfaces, d.ways)
 	if d.onLAN = err; err == nil {
 		s.lan.Set(state)
+	}
+	if taken := d.accord.takeovers(); !slices.EqualFunc(taken, d.takeovers, equalTakeovers) {
+		d.takeovers = taken
+		d.hurry(reportNow)
 	}
 }
 
@@ -342,6 +379,10 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 		Reach:      d.ways.reached,
 		Sessions:   sessions(s.announcer.Sessions(), d.problems),
 	}
+	if s.gate.state() == gateUnhealthy {
+		r.NotForwarding = s.gate.problem()
+	}
+	r.Hears, r.Takeovers = hears(s.fellows.Adjacencies()), d.takeovers
 	lan := s.lan.Status()
 	r.Conflicts = lan.Conflicts
 	if !slices.Equal(r.Conflicts, d.conflicts) {
@@ -354,12 +395,16 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 			r.Problems = append(r.Problems, reached.Error)
 		}
 	}
+	r.Problems = append(r.Problems, s.fellows.Problems()...)
+	if d.keys.problem != "" && len(r.Hears) > 0 {
+		r.Problems = append(r.Problems, "heartbeats: "+d.keys.problem)
+	}
 	for _, err := range []error{d.memory.refused, s.keeper.Err()} {
 		if err != nil {
 			r.Problems = append(r.Problems, err.Error())
 		}
 	}
-	if d.program != nil && d.unset == nil && d.onLAN == nil {
+	if d.program != nil && d.unset == nil && d.onLAN == nil && !d.accord.undecided() {
 		r.Epoch, r.Hash = d.program.Epoch, d.program.Hash
 	}
 	if err := errors.Join(d.refused, d.onLAN, d.unset); err != nil {
@@ -413,6 +458,10 @@ func (s *speaker) stop(ctx context.Context, d *desk) error {
 	}
 	if !d.node.leaving() {
 		logger.Info("Stopping; routers keep the routes until the speaker is back")
+		// Who covers on the LAN does so before this node ceases to answer.
+		farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTime)
+		defer cancel()
+		s.fellows.Farewell(farewell)
 		return nil
 	}
 	logger.Info("Stopping and withdrawing everything", "cordoned", d.node.cordoned,
@@ -424,18 +473,18 @@ func (s *speaker) stop(ctx context.Context, d *desk) error {
 	return nil
 }
 
-// handOver has the planner give the node's addresses on the LAN to other nodes,
-// and answers for them until it has, but not for long.
+// handOver has the other candidates, or the planner, give the node's addresses on
+// the LAN to other nodes, and answers for them until they have, but not for long.
 func (s *speaker) handOver(ctx context.Context, d *desk) {
-	if d.node.gone || !d.online {
-		return // nobody is told
-	}
 	d.leaving = true
-	d.hurry(reportNow)
-	s.report(ctx, d)
+	s.carryOutLAN(d)
+	if d.online && !d.node.gone {
+		d.hurry(reportNow)
+		s.report(ctx, d)
+	}
 	timeout := time.NewTimer(handoverTimeout)
 	defer timeout.Stop()
-	for ownsAny(d.program, s.nodeName) {
+	for d.accord.owns(d.program, s.nodeName) {
 		select {
 		case <-ctx.Done():
 			return
@@ -446,6 +495,8 @@ func (s *speaker) handOver(ctx context.Context, d *desk) {
 			close(pong)
 		case n := <-s.nodes.c:
 			s.takeNode(ctx, d, n)
+		case <-s.fellowship.c:
+			s.carryOutLAN(d)
 		}
 	}
 }

@@ -109,11 +109,7 @@ func (s *speaker) askLAN(d *desk) {
 	if d.booting {
 		return
 	}
-	p := d.memory.program
-	state, err := compileLAN(p, standing{node: s.nodeName, doubtful: true}, d.interfaces, s.ways(p))
-	if err == nil { // else it comes up again when the program is carried out
-		s.lan.Set(state)
-	}
+	s.setLAN(d, d.memory.program, true) // an error comes up again when the program is carried out
 }
 
 // fallBack carries out the program of before, for the API server does not tell

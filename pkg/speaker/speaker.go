@@ -5,12 +5,14 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/bgp"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/heartbeat"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/statefile"
 )
@@ -39,8 +41,17 @@ type speaker struct {
 	keeper    keeper
 	gate      *gate
 	tidy      *tidier // nil where the process is not the speaker's alone
-	// linkTo is the index of the interface towards a router.
-	linkTo func(router netip.Addr) int
+	fellows   exchange
+	// setLinks tells who asks on the LAN what interfaces there are.
+	setLinks func(links []layer2.Interface)
+	// grace is how long other speakers may be away before their addresses are taken
+	// over, cover whether to answer for them meanwhile.
+	grace time.Duration
+	cover bool
+	// apiHost is the API server's address, or zero if that is a name.
+	apiHost netip.Addr
+	// linkTo is the index of the interface towards a host, 0 if there is none.
+	linkTo func(host netip.Addr) int
 	// gateways are the node's default gateways.
 	gateways func() []netip.Addr
 	// reach finds the interfaces towards the targets of "can-reach:".
@@ -54,6 +65,7 @@ type speaker struct {
 	sessions   latest[struct{}]
 	claims     latest[struct{}] // the LAN, or the state file, has news
 	gates      latest[struct{}]
+	fellowship latest[struct{}] // the candidates have agreed on something else
 	pings      chan chan struct{}
 	// heartbeatKeys are those that a keyring tells.
 	heartbeatKeys latest[heartbeatKeys]
@@ -89,6 +101,19 @@ func Run(ctx context.Context, config Config) error {
 	s.announcer = bgpAnnouncer
 	lan := layer2.New(layer2.Config{Changed: func() { s.claims.put(struct{}{}) }})
 	s.lan = lan
+	hosts := &probing{}
+	fellows := heartbeat.New(heartbeat.Config{
+		Changed:   func() { s.fellowship.put(struct{}{}) },
+		Prober:    hosts,
+		API:       api.alive,
+		Neighbors: neighbors,
+	})
+	hosts.prober = layer2.NewProber(func(a layer2.ProbeAnswer) { fellows.Answered(a.Interface, a.Host, a.MAC) })
+	s.fellows, s.setLinks = fellows, hosts.setLinks
+	s.grace, s.cover = config.RestartGrace, config.CoverRestarts
+	s.apiHost = api.host
+	keys := newKeyring(api, config.StateDir, s.heartbeatKeys.put)
+	keys.recall(ctx)
 	s.tidy = newTidier()
 	register(s)
 
@@ -97,7 +122,9 @@ func Run(ctx context.Context, config Config) error {
 		lan.Run,
 		s.gate.run,
 		s.tidy.run,
-		newKeyring(api, config.StateDir, s.heartbeatKeys.put).run,
+		keys.run,
+		hosts.prober.Run,
+		fellows.Run,
 		func(ctx context.Context) error {
 			return watchInterfaces(ctx, s.interfaces.put, func() { s.routes.put(struct{}{}) })
 		},
@@ -145,6 +172,8 @@ func newSpeaker(version, nodeName string) *speaker {
 		version:    version,
 		nodeName:   nodeName,
 		keeper:     noKeeper{},
+		fellows:    alone{},
+		setLinks:   func([]layer2.Interface) {},
 		nodes:      newLatest[node](),
 		interfaces: newLatest[inventory](),
 		routes:     newLatest[struct{}](),
@@ -152,6 +181,7 @@ func newSpeaker(version, nodeName string) *speaker {
 		sessions:   newLatest[struct{}](),
 		claims:     newLatest[struct{}](),
 		gates:      newLatest[struct{}](),
+		fellowship: newLatest[struct{}](),
 		pings:      make(chan chan struct{}),
 		linkTo:     linkTo,
 		gateways:   gateways,

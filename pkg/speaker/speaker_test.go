@@ -501,7 +501,7 @@ func TestConfig(t *testing.T) {
 		"no node":       func(c *Config) { c.NodeName = "" },
 		"no namespace":  func(c *Config) { c.Namespace = "" },
 		"port":          func(c *Config) { c.BGPListenPort = 0 },
-		"restart grace": func(c *Config) { c.RestartGrace = time.Second },
+		"restart grace": func(c *Config) { c.RestartGrace = -time.Second },
 		"data path":     func(c *Config) { c.Datapath = []string{"forward"} },
 		"table":         func(c *Config) { c.DatapathTable = 1 },
 		"mark":          func(c *Config) { c.DatapathMark = 1 },
