@@ -1,6 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -9,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/cluster"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab"
@@ -22,6 +28,7 @@ func TestSecurity(t *testing.T) {
 	c := cluster.StartTest(t, lab.Config{Name: "e2e-security", Nodes: 2, Router: lab.RouterConfig{Password: password}})
 	c.CheckInvariants(t)
 
+	t.Run("Key of the heartbeats", func(t *testing.T) { heartbeatKey(t, c) })
 	t.Run("Password", func(t *testing.T) { passwords(t, c) })
 	t.Run("Speaker's rights", func(t *testing.T) { speakerRights(t, c) })
 	t.Run("Cloud-controller-manager's rights", func(t *testing.T) { managerRights(t, c) })
@@ -45,6 +52,14 @@ func passwords(t *testing.T, c *cluster.Cluster) {
 	c.WaitNextHops(t, address, "node1", "node2")
 	get(t, c, address)
 
+	if strings.Contains(told(t, c), password) {
+		t.Error("the password stands in an object, an Event or a log")
+	}
+	c.Delete(t, "service/web", "deployment/web")
+}
+
+// told is what the programs tell: their objects, Events and logs.
+func told(t *testing.T, c *cluster.Cluster) string {
 	dump, err := c.Kubectl(cluster.Context(t), "get", "nodes,services,addresspools,bgppeers,events", "-A", "-o", "yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -56,10 +71,53 @@ func passwords(t *testing.T, c *cluster.Cluster) {
 		}
 		dump += log
 	}
-	if strings.Contains(dump, password) {
-		t.Error("the password stands in an object, an Event or a log")
+	return dump
+}
+
+// heartbeatKey rotates the key that speakers have in common, as the guide says.
+func heartbeatKey(t *testing.T, c *cluster.Cluster) {
+	// next waits for a key that follows the one before.
+	next := func(before []byte) (key []byte) {
+		t.Helper()
+		err := c.WaitFor(cluster.Context(t), "Secret "+announce.HeartbeatSecret+" has another key", func(ctx context.Context) (bool, error) {
+			secret, err := c.Client.CoreV1().Secrets(v1alpha1.DefaultNamespace).Get(ctx, announce.HeartbeatSecret, metav1.GetOptions{})
+			if err != nil {
+				return false, err
+			}
+			keys, err := announce.DecodeHeartbeatKeys(secret.Data)
+			key = keys.Current
+			return err == nil && !bytes.Equal(key, before) && bytes.Equal(keys.Previous, before) && secret.Annotations[v1alpha1.SecretRotate] == "", err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
 	}
-	c.Delete(t, "service/web", "deployment/web")
+	first := next(nil)
+	if _, err := c.Kubectl(cluster.Context(t), "-n", v1alpha1.DefaultNamespace, "annotate", "secret", announce.HeartbeatSecret, v1alpha1.SecretRotate+"=true"); err != nil {
+		t.Fatal(err)
+	}
+	second := next(first)
+	err := c.WaitFor(cluster.Context(t), "an Event tells of the rotation", func(ctx context.Context) (bool, error) {
+		events, err := c.Kubectl(ctx, "-n", v1alpha1.DefaultNamespace, "events", "--for=secret/"+announce.HeartbeatSecret)
+		return strings.Contains(events, "HeartbeatKeyRotated"), err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	dump := told(t, c)
+	for _, key := range [][]byte{first, second} {
+		for _, form := range []string{string(key), base64.StdEncoding.EncodeToString(key), hex.EncodeToString(key), fmt.Sprint(key)} {
+			if strings.Contains(dump, form) {
+				t.Errorf("the key stands in an object, an Event or a log")
+			}
+		}
+	}
+	for _, sign := range []string{"The keys of the heartbeats cannot be read", "Reading the keys of the heartbeats from time to time", "Keeping the keys of the heartbeats"} {
+		if strings.Contains(dump, sign) {
+			t.Errorf("a speaker says %q", sign)
+		}
+	}
 }
 
 // speakerRights: what a stolen token of a speaker is good for.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -104,8 +105,7 @@ func TestManagerChangesOneFinalizerOfAddressPools(t *testing.T) {
 	}
 }
 
-// installAccess creates the roles of the cloud-controller-manager, and all
-// policies, as manifests/base has them.
+// installAccess creates all roles and policies, as manifests/base has them.
 func installAccess(t *testing.T, config *rest.Config) {
 	t.Helper()
 	client := kubernetes.NewForConfigOrDie(config)
@@ -115,22 +115,31 @@ func installAccess(t *testing.T, config *rest.Config) {
 			t.Fatal(err)
 		}
 	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.DefaultNamespace}}
+	_, err := client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	must(err)
 	for _, obj := range load(t) {
 		if filepath.Dir(obj.file) != filepath.Join(root, "base") {
 			continue
 		}
 		var err error
-		switch kind := obj.GetKind(); {
-		case kind == "ClusterRole" && obj.GetName() == manager:
+		switch obj.GetKind() {
+		case "ClusterRole":
 			role := decode[rbacv1.ClusterRole](t, obj)
 			_, err = client.RbacV1().ClusterRoles().Create(t.Context(), &role, metav1.CreateOptions{})
-		case kind == "ClusterRoleBinding" && obj.GetName() == manager:
+		case "ClusterRoleBinding":
 			binding := decode[rbacv1.ClusterRoleBinding](t, obj)
 			_, err = client.RbacV1().ClusterRoleBindings().Create(t.Context(), &binding, metav1.CreateOptions{})
-		case kind == "ValidatingAdmissionPolicy":
+		case "Role":
+			role := decode[rbacv1.Role](t, obj)
+			_, err = client.RbacV1().Roles(obj.GetNamespace()).Create(t.Context(), &role, metav1.CreateOptions{})
+		case "RoleBinding":
+			binding := decode[rbacv1.RoleBinding](t, obj)
+			_, err = client.RbacV1().RoleBindings(obj.GetNamespace()).Create(t.Context(), &binding, metav1.CreateOptions{})
+		case "ValidatingAdmissionPolicy":
 			policy := decode[admissionregistrationv1.ValidatingAdmissionPolicy](t, obj)
 			_, err = client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Create(t.Context(), &policy, metav1.CreateOptions{})
-		case kind == "ValidatingAdmissionPolicyBinding":
+		case "ValidatingAdmissionPolicyBinding":
 			binding := decode[admissionregistrationv1.ValidatingAdmissionPolicyBinding](t, obj)
 			_, err = client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Create(t.Context(), &binding, metav1.CreateOptions{})
 		}

@@ -101,7 +101,7 @@ func policies(t *testing.T, installation string) map[string]admissionregistratio
 			}
 		}
 	}
-	if len(all) != 4 {
+	if len(all) != 5 {
 		t.Errorf("%s has %d policies", installation, len(all))
 	}
 	for name, policy := range all {
@@ -306,8 +306,11 @@ func TestPoliciesMatchWhatTheirSubjectsWrite(t *testing.T) {
 				}
 			}
 			want := map[string]bool{"nodes": true, "nodes/status": true}
-			if name == "baremetal-cloud-controller-manager-addresspools" {
+			switch name {
+			case "baremetal-cloud-controller-manager-addresspools":
 				want = map[string]bool{"addresspools": true} // a write of their status changes nothing else
+			case "baremetal-cloud-controller-manager-secrets":
+				want = map[string]bool{"secrets": true}
 			}
 			if !maps.Equal(got, want) {
 				t.Errorf("%s: %s matches %v", installation, name, got)
