@@ -22,7 +22,7 @@ type Config struct {
 	ARPIgnore func(name string) (int, error)
 }
 
-// Announcer answers ARP and NDP. Its methods may be called from any goroutine.
+// Announcer answers ARP and NDP, stands by and covers. Its methods may be called from any goroutine.
 type Announcer struct {
 	config Config
 	wake   chan struct{}

@@ -16,11 +16,16 @@ func BenchmarkAnswer(b *testing.B) {
 		"ARP":   arpRequest(thiefMAC, client, vip, broadcastMAC),
 		"NDP":   solicitation(thiefMAC, client6, vip6, nil, true, nil),
 		"other": arpRequest(thiefMAC, client, netip.MustParseAddr("192.0.2.11"), broadcastMAC),
+		// Remembered, and not answered.
+		"standby": arpRequest(thiefMAC, client, vip, broadcastMAC),
 	} {
 		b.Run(name, func(b *testing.B) {
 			book := newBook()
 			state := one(Certain, append(many(10_000), vip, vip6)...)
 			state.Groups[0].Interfaces = []string{"eth0"}
+			if name == "standby" {
+				state = in(Standby, state)
+			}
 			book.apply(compile(&state), time.Now())
 			s := book.links[2].station
 			sent := 0
@@ -29,7 +34,7 @@ func BenchmarkAnswer(b *testing.B) {
 			for b.Loop() {
 				s.receive(request, send)
 			}
-			if (sent > 0) != (name != "other") {
+			if (sent > 0) != (name == "ARP" || name == "NDP") {
 				b.Errorf("%d answers", sent)
 			}
 		})
@@ -57,7 +62,7 @@ func BenchmarkClaim(b *testing.B) {
 // BenchmarkSet changes one of many addresses.
 func BenchmarkSet(b *testing.B) {
 	for _, n := range []int{2_000, 10_000} {
-		for _, change := range []string{"one", "none", "interface"} {
+		for _, change := range []string{"one", "none", "interface", "standby", "cover"} {
 			b.Run(fmt.Sprintf("%d/%s", n, change), func(b *testing.B) {
 				states := [2]State{wide(n, Certain), wide(n+1, Certain)}
 				switch change {
@@ -66,6 +71,10 @@ func BenchmarkSet(b *testing.B) {
 				case "interface":
 					states[1] = wide(n, Certain)
 					states[1].Interfaces = append(states[1].Interfaces, eth(1))
+				case "standby":
+					states[0], states[1] = in(Standby, states[0]), in(Standby, states[1])
+				case "cover":
+					states[0], states[1] = in(Standby, states[0]), in(Cover, states[0])
 				}
 				a := New(Config{})
 				a.Set(states[0])

@@ -1,6 +1,6 @@
 // Package layer2 answers ARP (RFC 826, RFC 5227) and Neighbor Discovery (RFC
 // 4861) for addresses that the node owns on its LANs without having them on an
-// interface.
+// interface, and for those of other nodes that cannot for the moment.
 //
 // An Announcer carries out whole states. Set may be called as often as one
 // likes; what differs from the state before is changed and nothing else.
@@ -26,6 +26,25 @@
 // Addresses of the node itself and its gateways are never announced, whatever the
 // state says; Status names them.
 //
+// # Other nodes' addresses
+//
+// A node that may have to take an address over stands by for it: its sockets,
+// filters and groups are in place, so that all that a change of role takes is to
+// begin. Where the owner lives but does not answer, because its speaker restarts,
+// the node covers for it. It answers with the owner's MAC address as the sender's,
+// and its own as the Ethernet source: hosts go on to send to the owner, and
+// switches to find it where it is. It sends nothing unasked, and what others claim
+// is the owner's business.
+//
+// Hosts ask again a second after nobody has answered. Who asked within the last
+// half second is therefore answered at once when somebody is there to do so.
+//
+// Networks with ARP inspection drop packets whose sender is not their Ethernet
+// source, and with them such answers. A node that stands by can find out: it
+// checks the owner by a frame of the kind, and the owner counts what arrives.
+//
+// A Prober tells a host that is dead from one whose speaker is: it asks its kernel.
+//
 // # What is heard
 //
 // The sockets get what the kernel delivers to their interface: not what belongs to
@@ -44,7 +63,9 @@
 //     function: pace.go says when and how, lane.go keeps the pace on each link
 //     and for each family, and lets none wait for one that cannot send.
 //   - station.go is what a reader of packets needs to answer at once, without
-//     the book's lock.
+//     the book's lock; asks.go remembers who could not be answered, checks.go
+//     counts the checks.
 //   - ports.go, socket.go and groups.go own the packet sockets.
 //   - announcer.go puts these together.
+//   - prober.go and probeport.go are the Prober, with sockets of its own.
 package layer2

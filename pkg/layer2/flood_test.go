@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -70,21 +69,7 @@ func TestLabFlood(t *testing.T) {
 // all states of RFC 4861 section 7.3.2.
 func TestLabNeighbour(t *testing.T) {
 	l := newLab(t)
-	host := fmt.Sprintf("layer2-%s", l.p)
-	ip(t, "netns", "add", host)
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", host).Run() })
-	ip(t, "link", "set", l.p, "netns", host)
-	in := func(args ...string) string {
-		t.Helper()
-		out, err := exec.Command("ip", append([]string{"netns", "exec", host}, args...)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
-	in("ip", "addr", "add", client.String()+"/24", "dev", l.p)
-	in("ip", "addr", "add", client6.String()+"/64", "dev", l.p, "nodad")
-	in("ip", "link", "set", l.p, "up")
+	in := l.host()
 	for _, f := range []string{"ipv4", "ipv6"} {
 		dir := "/proc/sys/net/" + f + "/neigh/" + l.p
 		in("sh", "-c", fmt.Sprintf("echo 1000 >%[1]s/base_reachable_time_ms; echo 1 >%[1]s/delay_first_probe_time", dir))

@@ -223,6 +223,30 @@ func (l *lab) send(frames ...[]byte) {
 	}
 }
 
+// host makes the peer a Linux host with an address of each family, in a namespace
+// of its own, and returns what runs a command there.
+func (l *lab) host() (in func(args ...string) string) {
+	t := l.t
+	t.Helper()
+	name := "layer2-" + l.p
+	ip(t, "netns", "add", name)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	ip(t, "link", "set", l.p, "netns", name)
+	in = func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("ip", append([]string{"netns", "exec", name}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	in("ip", "addr", "add", client.String()+"/24", "dev", l.p)
+	in("ip", "addr", "add", client6.String()+"/64", "dev", l.p, "nodad")
+	in("ip", "link", "set", l.p, "up")
+	l.carrier(true)
+	return in
+}
+
 // until waits for the status.
 func (l *lab) until(what string, is func(Status) bool) {
 	l.t.Helper()
@@ -453,6 +477,12 @@ func TestLabGroups(t *testing.T) {
 // and following.
 func (l *lab) reported(want int) {
 	l.t.Helper()
+	l.reportedGroups("ff0200000000000000000001ff01", want)
+}
+
+// reportedGroups waits until MLD reports so many groups whose address begins so.
+func (l *lab) reportedGroups(prefix string, want int) {
+	l.t.Helper()
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	deadline := time.After(10 * time.Second)
@@ -463,7 +493,7 @@ func (l *lab) reported(want int) {
 		}
 		n := 0
 		for line := range strings.Lines(string(text)) {
-			if fields := strings.Fields(line); fields[1] == l.n && strings.HasPrefix(fields[2], "ff0200000000000000000001ff01") {
+			if fields := strings.Fields(line); fields[1] == l.n && strings.HasPrefix(fields[2], prefix) {
 				n++
 			}
 		}

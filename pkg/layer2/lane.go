@@ -67,7 +67,11 @@ func (b *book) flushLane(l *link, f family, now time.Time, send sender) (next ti
 			return lane.paused
 		}
 		if end := lane.slot.Add(slotTime); !now.Before(end) {
-			lane.slot, lane.sent = now, 0
+			// A timer that is a little late does not slow the lane down.
+			if lane.slot = end; now.Sub(end) >= slotTime/4 {
+				lane.slot = now
+			}
+			lane.sent = 0
 		}
 		j := *queue.front() // sending may make the queue move
 		frames := j.frames()

@@ -29,7 +29,7 @@ func TestQuick(t *testing.T) {
 			wanted := State{}
 			for range 200 {
 				s.log = nil
-				switch random.IntN(11) {
+				switch random.IntN(13) {
 				case 0, 1:
 					wanted = anyState(random)
 					s.set(wanted)
@@ -59,6 +59,12 @@ func TestQuick(t *testing.T) {
 					}
 				case 10:
 					s.answer(anyAddr(random), anyMAC(random))
+				case 11:
+					for _, question := range asking(anyAddr(random)) {
+						s.receive(question)
+					}
+				case 12:
+					_ = s.b.check(2, anyAddr(random), fellowMAC) // there may be nothing to check
 				}
 				s.check(wanted)
 				if t.Failed() {

@@ -19,7 +19,8 @@ type Status struct {
 	// answers for in their place, and that it is ready to.
 	Covered, StandingBy int
 	// Checks are those of fellows that have arrived, by the MAC address of the
-	// interface that sent them; see Announcer.Check.
+	// interface that sent them; see Announcer.Check. An answer in this node's place
+	// to the node itself counts as one.
 	Checks map[announce.MAC]Checks
 	// Conflicts are the claims of others, by address, one for each; 1,024 at most,
 	// those of held addresses before others.
