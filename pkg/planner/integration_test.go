@@ -34,6 +34,7 @@ func TestPlanner(t *testing.T) {
 	t.Run("deleting pools", func(t *testing.T) { testDeletingPools(newCluster(t, server)) })
 	t.Run("finalizers of others", func(t *testing.T) { testFinalizersOfOthers(newCluster(t, server)) })
 	t.Run("events", func(t *testing.T) { testEvents(newCluster(t, server)) })
+	t.Run("takeovers", func(t *testing.T) { testTakeovers(newCluster(t, server)) })
 	t.Run("handover", func(t *testing.T) { testHandover(newCluster(t, server)) })
 	outage := func() {
 		server.Kill()
