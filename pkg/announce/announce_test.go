@@ -298,6 +298,8 @@ func TestReportRoundTrip(t *testing.T) {
 		Version: "v0.1.0", Formats: []int{FormatVersion}, Epoch: 7, Hash: "abc", Error: "some",
 		Interfaces: []Interface{{Name: "eth0", MAC: "02:00:00:00:00:01", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.11/24")}}},
 		Sessions:   []Session{{Peer: "tor", State: StateEstablished}, {Peer: "two", State: "active", Error: "connection refused"}},
+		Hears:      []string{"a", "b"}, NotForwarding: "kube-proxy answers 503",
+		Takeovers: []Takeover{{Epoch: 3, Term: 2, Addresses: []Range{Single(netip.MustParseAddr("203.0.113.1"))}}},
 	}
 	value, err := EncodeReport(want)
 	if err != nil {
@@ -307,7 +309,7 @@ func TestReportRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, got, byValue, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("decoded report differs (-want +got):\n%s", diff)
 	}
 	if _, err := DecodeReport(strings.Repeat(" ", maxReport+1)); err == nil {
@@ -400,9 +402,12 @@ func BenchmarkEncodeFitting(b *testing.B) {
 func TestEqualProgramsHaveEqualHashes(t *testing.T) {
 	full := sample()
 	full.Reach = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
-	full.Nodes = []Node{{Name: "a", Addresses: full.Reach, MACs: []MAC{{2, 0, 0, 0, 0, 1}}}}
+	full.Nodes = []Node{{
+		Name: "a", Addresses: full.Reach, MACs: []MAC{{2, 0, 0, 0, 0, 1}},
+		Links: []Link{{MAC: MAC{2, 0, 0, 0, 0, 1}, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}},
+	}}
 	full.Groups = append(full.Groups, Group{
-		Pool: "c", Layer2: &Layer2{Candidates: []string{"a", "b"}, Interfaces: []string{"eth0"}, Probe: true},
+		Pool: "c", Layer2: &Layer2{Candidates: []string{"a", "b"}, Interfaces: []string{"eth0"}, Probe: true, Epoch: 3},
 		Addresses: []Range{Single(netip.MustParseAddr("203.0.113.9"))},
 	})
 	full.Normalize()
@@ -441,7 +446,7 @@ func TestEqualProgramsHaveEqualHashes(t *testing.T) {
 // eachField calls visit for each field, at any depth, that holds a plain value.
 func eachField(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
 	switch v.Interface().(type) {
-	case netip.Addr, Range:
+	case netip.Addr, netip.Prefix, Range:
 		visit(path, v)
 		return
 	}
@@ -468,6 +473,8 @@ func change(t *testing.T, v reflect.Value) {
 	switch value := v.Interface().(type) {
 	case netip.Addr:
 		v.Set(reflect.ValueOf(netip.MustParseAddr("2001:db8::ffff")))
+	case netip.Prefix:
+		v.Set(reflect.ValueOf(netip.PrefixFrom(value.Addr().Next(), value.Bits())))
 	case Range:
 		v.Set(reflect.ValueOf(Single(value.To().Next())))
 	case string:

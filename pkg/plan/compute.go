@@ -28,11 +28,15 @@ func Compute(s *State) *Plan {
 		lanBuckets: make(map[lanKey]*lanBucket),
 	}
 	c.settleReadiness()
+	c.massNotForwarding = massNotForwarding(c.nodes)
 	for i, n := range c.nodes {
 		c.indexes[n.object.Name] = i
 		for _, mac := range n.lan.macs {
 			c.macs[mac] = i
 		}
+	}
+	for _, n := range c.nodes {
+		n.hears = c.indexesOf(n.report.Hears)
 	}
 	c.load = make([]int, len(c.nodes))
 	c.segments = newSegments(c.nodes)
@@ -40,7 +44,7 @@ func Compute(s *State) *Plan {
 	c.addresses.remember(c.nodes)
 	result := &Plan{Peers: resolvePeers(s, c.nodes), addresses: c.addresses.sorted}
 	c.resolvePools(result)
-	result.Services = c.planServices()
+	result.Services, result.Moves = c.planServices()
 	result.Programs = c.programs()
 	result.Next = c.next
 	c.countAddresses(result)
@@ -79,6 +83,8 @@ type computation struct {
 	ownedIn    []int          // the same, by zone
 	coverage   map[[2]int]int // addresses of an owner that a node is the first standby of
 	lanBuckets map[lanKey]*lanBucket
+	// massNotForwarding: so many nodes do not forward that it is no reason to move.
+	massNotForwarding bool
 }
 
 // lanBucket holds the addresses that the same candidates announce alike.
@@ -90,7 +96,7 @@ type lanBucket struct {
 
 // planServices plans all Services that want a load balancer from us, in the order
 // of their right to an address.
-func (c *computation) planServices() []Service {
+func (c *computation) planServices() ([]Service, []Move) {
 	ours := slices.Clone(c.services)
 	slices.SortFunc(ours, func(a, b *service) int { return a.seniority.Compare(&b.seniority) })
 	ours = slices.DeleteFunc(ours, foreign)
@@ -105,8 +111,7 @@ func (c *computation) planServices() []Service {
 			Refusal:   c.explain(s),
 		}
 	}
-	c.assignOwners(planned)
-	return planned
+	return planned, c.assignOwners(planned)
 }
 
 // foreign reports whether another load balancer serves the Service: its

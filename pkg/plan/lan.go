@@ -12,6 +12,10 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
 
+// maxLinks bounds the links of a node and their prefixes together, for they are in
+// the programs of others.
+const maxLinks = 64
+
 // canReach begins a selector that means the interface towards an address.
 const canReach = "can-reach:"
 
@@ -21,6 +25,7 @@ type lan struct {
 	unknown    bool                 // nothing is reported that can be used
 	interfaces []announce.Interface // with a carrier
 	macs       []announce.MAC
+	links      []announce.Link     // with or without a carrier; see maxLinks
 	reach      map[netip.Addr]bool // can-reach targets that are reached
 	selectors  []string            // of the Node's annotation; they win over the pool's
 }
@@ -30,12 +35,17 @@ func newLAN(n *corev1.Node, r *announce.Report) lan {
 		unknown:   len(r.Interfaces) == 0, // each node has one
 		selectors: splitList(n.Annotations[v1alpha1.NodeLayer2Interfaces]),
 	}
+	room := maxLinks
 	for _, i := range r.Interfaces {
 		mac, err := announce.ParseMAC(i.MAC)
 		if err != nil {
 			continue // ARP and NDP as they are spoken here need Ethernet
 		}
 		l.macs = append(l.macs, mac)
+		link := announce.Link{MAC: mac, Prefixes: plainPrefixes(i.Prefixes)}
+		if room -= 1 + len(link.Prefixes); room >= 0 {
+			l.links = append(l.links, link)
+		}
 		if !i.NoCarrier {
 			l.interfaces = append(l.interfaces, i)
 		}
@@ -51,6 +61,11 @@ func newLAN(n *corev1.Node, r *announce.Report) lan {
 		l.reach[to.Target] = true
 	}
 	return l
+}
+
+// plainPrefixes leaves out what no program may have.
+func plainPrefixes(all []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return !p.IsValid() || p.Addr().Is4In6() })
 }
 
 func splitList(text string) []string {

@@ -37,13 +37,22 @@ func (s *Service) Condition() (announced bool, reason, message string) {
 		messages = append(messages, fmt.Sprintf("%s: %s", a.Range, a.success(hops)))
 		if a.has(Kept) && announced {
 			reason = "KeptLastNodes"
-			messages = append(messages, "labels or the pool's nodeSelector (on the LAN, its interfaces) rule these nodes out, but no other node is left: correct them")
+			messages = append(messages, a.kept())
 		}
 	}
 	if s.Refusal != nil {
 		messages = append(messages, "what else is asked for is refused: "+s.Refusal.Message)
 	}
 	return announced, reason, strings.Join(messages, "; ")
+}
+
+// kept says why the nodes would not announce the address, were there others.
+func (a *Address) kept() string {
+	edited := []Verdict{NotSelected, Excluded, NoInterface}
+	if o := a.Layer2; o != nil && o.verdict == Kept && !slices.Contains(edited, o.standing.verdict(o.owner)) {
+		return fmt.Sprintf("%s says that it does not forward, but no other node is better: see notForwarding in the speakers' reports, and look at kube-proxy", o.Owner())
+	}
+	return "labels or the pool's nodeSelector (on the LAN, its interfaces) rule these nodes out, but no other node is left: correct them"
 }
 
 // Announced reports whether somebody announces each of the Service's addresses: the
@@ -76,7 +85,7 @@ func (s *Service) Warnings() []Problem {
 		if a.Layer2 == nil || a.Layer2.Conflict == nil {
 			continue
 		}
-		reason, message := "AddressClaimed", strings.Join(a.Layer2.warnings(), "; ")
+		reason, message := "AddressClaimed", strings.Join(a.Layer2.claims(), "; ")
 		if problem := a.Layer2.problem(); problem != nil && a.Layer2.Conflict.Held {
 			reason, message = problem.Reason, problem.Message
 		}
@@ -196,8 +205,25 @@ func (o *Ownership) problem() *Problem {
 	return nil
 }
 
-// warnings are what others do on the LAN, though the address is announced.
+// warnings are what is not as it should be, though the address is announced.
 func (o *Ownership) warnings() []string {
+	return append(o.silence(), o.claims()...)
+}
+
+// silence is that of an owner that only those that stand by hear.
+func (o *Ownership) silence() []string {
+	if o.verdict != Heard {
+		return nil
+	}
+	what := "that node is not Ready"
+	if o.standing.verdict(o.owner) == SpeakerAway {
+		what = "its speaker is not running"
+	}
+	return []string{what + ", but nodes that stand by hear it"}
+}
+
+// claims are what others do on the LAN.
+func (o *Ownership) claims() []string {
 	switch {
 	case o.Conflict == nil || o.Conflict.Held:
 		return nil
@@ -256,24 +282,25 @@ func (a *Address) has(v Verdict) bool {
 }
 
 // nearest orders the verdicts by how near they are to an announcement.
-var nearest = []Verdict{NoRoom, Retains, Surplus, Standby, Spare, SpeakerAway, NoEndpoint, NoPeer, NoInterface, NoReport, Unwritable, Leaving, NotReady, Draining, Excluded, NotSelected, Deleting}
+var nearest = []Verdict{NoRoom, Retains, Surplus, Standby, Spare, SpeakerAway, NotForwarding, NoEndpoint, NoPeer, NoInterface, NoReport, Unwritable, Leaving, NotReady, Draining, Excluded, NotSelected, Deleting}
 
 // explanations say what a verdict means and what to do, for a list of nodes.
 var explanations = map[Verdict]string{
-	NotSelected: "not selected by the pool's nodeSelector",
-	Excluded:    "excluded by the label node.kubernetes.io/exclude-from-external-load-balancers; remove it to let them announce",
-	Draining:    "draining (annotation lb.baremetal.dev/drain)",
-	Deleting:    "being deleted",
-	NotReady:    "not Ready",
-	Unwritable:  "the annotation lb.baremetal.dev/announcements cannot be written; see the log of the cloud-controller-manager",
-	NoReport:    "the speaker has not reported its interfaces yet",
-	Leaving:     "the speaker is stopping, for the node is being emptied",
-	NoPeer:      "no BGPPeer for this pool and address family selects them; create one or check its nodeSelector",
-	NoInterface: "no interface with a carrier has a subnet with the address, or is one that the pool's layer2.interfaces or the Node's annotation lb.baremetal.dev/layer2-interfaces names",
-	NoEndpoint:  "no ready endpoint of the Service there, and it asks for local ones",
-	NoRoom:      "the node's announcements have reached the size of an annotation; use contiguous addresses or fewer Services",
-	Retains:     "the speaker is not running",
-	SpeakerAway: "the speaker is not running",
+	NotSelected:   "not selected by the pool's nodeSelector",
+	Excluded:      "excluded by the label node.kubernetes.io/exclude-from-external-load-balancers; remove it to let them announce",
+	Draining:      "draining (annotation lb.baremetal.dev/drain)",
+	Deleting:      "being deleted",
+	NotReady:      "not Ready",
+	Unwritable:    "the annotation lb.baremetal.dev/announcements cannot be written; see the log of the cloud-controller-manager",
+	NoReport:      "the speaker has not reported its interfaces yet",
+	Leaving:       "the speaker is stopping, for the node is being emptied",
+	NoPeer:        "no BGPPeer for this pool and address family selects them; create one or check its nodeSelector",
+	NoInterface:   "no interface with a carrier has a subnet with the address, or is one that the pool's layer2.interfaces or the Node's annotation lb.baremetal.dev/layer2-interfaces names",
+	NotForwarding: "kube-proxy is not healthy there; see notForwarding in the speaker's report",
+	NoEndpoint:    "no ready endpoint of the Service there, and it asks for local ones",
+	NoRoom:        "the node's announcements have reached the size of an annotation; use contiguous addresses or fewer Services",
+	Retains:       "the speaker is not running",
+	SpeakerAway:   "the speaker is not running",
 }
 
 // mostNames is how many nodes a message names.

@@ -29,6 +29,10 @@ type node struct {
 	zone int
 	// lan is what the speaker reports of the node's links.
 	lan lan
+	// claims are the addresses that it took over, and hears the indexes of the nodes
+	// that it hears, ascending.
+	claims claims
+	hears  []int
 	// entry is nil before somebody asks; see nodeEntry.
 	entry *announce.Node
 	// peers of the node, by name.
@@ -66,6 +70,7 @@ func judgeNodes(s *State) []*node {
 			continue
 		}
 		n.lan = newLAN(object, &n.report)
+		n.claims = newClaims(n.report.Takeovers)
 		n.verdict = judgeNode(object)
 		nodes = append(nodes, n)
 	}
@@ -247,6 +252,27 @@ func forgiveMassFailure(nodes []*node) {
 			n.verdict, n.forgiven = "", true
 		}
 	}
+}
+
+// notForwarding reports whether the node's speaker says so.
+func (n *node) notForwarding() bool {
+	return n.report.NotForwarding != "" && n.speaker == speakerAlive
+}
+
+// massNotForwarding reports whether more than a third of the nodes that could
+// announce, and not just one, say that they do not forward.
+func massNotForwarding(nodes []*node) bool {
+	eligible, without := 0, 0
+	for _, n := range nodes {
+		if n.verdict != "" {
+			continue
+		}
+		eligible++
+		if n.notForwarding() {
+			without++
+		}
+	}
+	return without > 1 && without*3 > eligible
 }
 
 // selects reports whether the selector matches; nil selects everything. The

@@ -38,6 +38,7 @@ type Ownership struct {
 	standing *standing
 	owner    int // index of the node, -1 if there is none
 	verdict  Verdict
+	taken    bool // the owner took the address over by itself
 }
 
 // Owner is the name of the owner; empty if there is none.
@@ -94,7 +95,7 @@ type limit struct {
 // verdict on the i-th node.
 func (s *standing) verdict(i int) Verdict {
 	v := s.verdicts[i].Verdict
-	if v == Spare || v == SpeakerAway || v == NoReport {
+	if v == Spare || v == SpeakerAway || v == NoReport || v == NotForwarding {
 		for _, l := range s.limits {
 			if !contains(l.to, i) {
 				return l.verdict
@@ -196,6 +197,8 @@ func (c *computation) judgeOnLAN(p *pool, n *node, addr netip.Addr) (v Verdict, 
 		return NoReport, false
 	case !onLink:
 		return NoInterface, false
+	case n.notForwarding() && !c.massNotForwarding:
+		return NotForwarding, true
 	case n.speaker == speakerAway && !n.forgiven:
 		return SpeakerAway, true
 	}
@@ -203,8 +206,8 @@ func (c *computation) judgeOnLAN(p *pool, n *node, addr netip.Addr) (v Verdict, 
 }
 
 // assignOwners decides who owns the addresses: first those that stay with their
-// owners, then, evenly, the others.
-func (c *computation) assignOwners(services []Service) {
+// owners or go to those that take over, then, evenly, the others.
+func (c *computation) assignOwners(services []Service) (moves []Move) {
 	c.owned = make([]int, len(c.nodes))
 	c.ownedIn = make([]int, len(c.nodes))
 	c.coverage = make(map[[2]int]int)
@@ -216,7 +219,7 @@ func (c *computation) assignOwners(services []Service) {
 				continue
 			}
 			all = append(all, a)
-			if !c.keepOwner(a) {
+			if !c.settleOwner(a) {
 				open = append(open, a)
 			}
 		}
@@ -236,6 +239,21 @@ func (c *computation) assignOwners(services []Service) {
 	for _, a := range all {
 		c.noteConflict(a)
 	}
+	return c.movesOf(all)
+}
+
+// settleOwner decides by what was before. What a node has taken over, the plan
+// makes official and never fights.
+func (c *computation) settleOwner(a *Address) bool {
+	if a.address.before.layer2 == nil {
+		return false
+	}
+	if i := c.taker(a); i >= 0 {
+		c.give(a, i, Announces)
+		a.Layer2.taken = a.Layer2.Owner() != a.address.before.owner()
+		return true
+	}
+	return c.keepOwner(a) || c.inherit(a)
 }
 
 // keepOwner leaves the address with its owner, if that can go on.
@@ -251,16 +269,29 @@ func (c *computation) keepOwner(a *Address) bool {
 		c.give(a, i, Announces)
 	case SpeakerAway:
 		// A restart is not noticed; a speaker that stays away is.
-		if others && !c.patientWith(i) {
+		switch {
+		case c.heard(a, i):
+			c.give(a, i, Heard)
+		case others && !c.patientWith(i):
 			return false
+		default:
+			c.give(a, i, Retains)
 		}
-		c.give(a, i, Retains)
 	case NotReady:
 		// Nobody is better, and the control plane may be wrong.
-		if others || !o.standing.permits(i) {
+		switch {
+		case c.heard(a, i):
+			c.give(a, i, Heard)
+		case others || !o.standing.permits(i):
+			return false
+		default:
+			c.give(a, i, NotReady)
+		}
+	case NotForwarding:
+		if others {
 			return false
 		}
-		c.give(a, i, NotReady)
+		c.give(a, i, Kept)
 	case NotSelected, Excluded, NoInterface:
 		if others || !c.nodes[i].sound() || !o.standing.permits(i) {
 			return false
@@ -274,6 +305,9 @@ func (c *computation) keepOwner(a *Address) bool {
 
 // give makes the i-th node the owner.
 func (c *computation) give(a *Address, i int, v Verdict) {
+	if v == Announces && c.nodes[i].notForwarding() {
+		v = Kept // many nodes are like that
+	}
 	o := a.Layer2
 	o.owner, o.verdict = i, v
 	o.Candidates = append(make([]string, 0, 1+maxStandbys), c.nodes[i].object.Name)
@@ -281,8 +315,9 @@ func (c *computation) give(a *Address, i int, v Verdict) {
 	c.ownedIn[c.nodes[i].zone]++
 }
 
-// chooseOwner gives the address to the node with the fewest addresses; among
-// equals to one in the zone with the fewest, then to one that stood by.
+// chooseOwner gives the address to the node with the fewest addresses, of those
+// that forward if there are any; among equals to one in the zone with the fewest,
+// then to one that stood by.
 func (c *computation) chooseOwner(a *Address) {
 	o := a.Layer2
 	if len(o.standing.spare) == 0 {
@@ -300,11 +335,23 @@ func (c *computation) chooseOwner(a *Address) {
 	}
 	c.give(a, slices.MinFunc(o.standing.spare, func(x, y int) int {
 		return cmp.Or(
+			compareBool(c.nodes[x].notForwarding(), c.nodes[y].notForwarding()),
 			cmp.Compare(c.owned[x], c.owned[y]),
 			cmp.Compare(c.ownedIn[c.nodes[x].zone], c.ownedIn[c.nodes[y].zone]),
 			cmp.Compare(rank(x), rank(y)),
 			cmp.Compare(x, y))
 	}), Announces)
+}
+
+// compareBool puts false first.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // keepStandbys leaves the standbys of an address as they are, if its owner is
@@ -316,8 +363,8 @@ func (c *computation) keepStandbys(a *Address) bool {
 	}
 	standbys := before.Candidates[1:]
 	possible := len(o.standing.spare)
-	if o.verdict == Announces {
-		possible-- // the owner itself
+	if contains(o.standing.spare, o.owner) {
+		possible--
 	}
 	if len(standbys) != min(maxStandbys, possible) {
 		return false
@@ -421,6 +468,7 @@ type lanKey struct {
 	pool                *pool
 	candidates          string
 	probe               bool
+	epoch               uint32
 	healthCheckNodePort uint16
 }
 
@@ -430,12 +478,17 @@ func (c *computation) putOnLAN(a *Address) {
 	if o == nil || len(o.Candidates) == 0 {
 		return
 	}
-	key := lanKey{pool: a.pool, candidates: strings.Join(o.Candidates, "\n"), healthCheckNodePort: a.service.healthCheckNodePort}
+	key := lanKey{
+		pool:                a.pool,
+		candidates:          strings.Join(o.Candidates, "\n"),
+		epoch:               a.address.before.nextEpoch(o.Owner()),
+		healthCheckNodePort: a.service.healthCheckNodePort,
+	}
 	// The first owner asks whether the address is in use; one that takes it
 	// over must not wait for that, unless nobody could announce it yet.
 	if before := a.address.before.layer2; before == nil {
 		key.probe = true
-	} else {
+	} else if !o.taken {
 		former := before.Candidates[0]
 		key.probe = before.Probe && (former == o.Owner() || c.conflictOn(former, a.From()).held())
 	}
@@ -450,9 +503,15 @@ func (c *computation) putOnLAN(a *Address) {
 	}
 }
 
+// circle are the nodes that a program speaks of, by index. True are its fellows: those
+// that share addresses with its own.
+type circle map[int]bool
+
+func (c circle) add(i int, fellow bool) { c[i] = c[i] || fellow }
+
 // lanGroups enters the buckets of the LAN into the nodes' groups, and into known the
 // nodes that each program has to speak of.
-func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool) {
+func (c *computation) lanGroups(groups [][]announce.Group, known []circle) {
 	type fellowship struct {
 		node int
 		lan  *standing
@@ -467,12 +526,13 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 					Candidates: b.candidates,
 					Interfaces: key.pool.selectors(c.nodes[i]),
 					Probe:      key.probe,
+					Epoch:      key.epoch,
 				},
 				HealthCheckNodePort: key.healthCheckNodePort,
 				Addresses:           b.addresses,
 			})
 			for _, other := range b.candidates {
-				known[i][c.indexes[other]] = true
+				known[i].add(c.indexes[other], other != member)
 			}
 			for _, lan := range b.lans {
 				met[fellowship{i, lan}] = true
@@ -486,14 +546,14 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 		// node that comes.
 		if len(f.lan.onLink) <= smallLAN {
 			for _, other := range f.lan.onLink {
-				known[f.node][other] = true
+				known[f.node].add(other, false)
 			}
 		}
 	}
 	for i, n := range c.nodes {
 		for _, conflict := range n.report.Conflicts {
 			if other, ours := c.macs[conflict.MAC]; ours {
-				known[i][other] = true
+				known[i].add(other, false)
 			}
 		}
 		if len(known[i]) == 0 {
@@ -503,7 +563,7 @@ func (c *computation) lanGroups(groups [][]announce.Group, known []map[int]bool)
 		// longer, and to forget them would begin that anew.
 		for _, other := range n.previous.Nodes {
 			if at, exists := c.indexes[other.Name]; exists && len(known[i]) < maxKnown {
-				known[i][at] = true
+				known[i].add(at, false)
 			}
 		}
 	}

@@ -235,9 +235,15 @@ func TestOwnersAreSpreadOverManyNodesAndZones(t *testing.T) {
 			t.Errorf("%d nodes stand by for %s, want %d at most", len(set), owner, maxPartners)
 		}
 	}
+	// Those that stood by inherit, evenly.
 	setReady(s.Nodes[4], corev1.ConditionUnknown)
-	if got := spread(s.advance()); got[len(got)-1]-got[0] > 1 || len(got) != 9 {
+	if got := spread(s.advance()); !slices.Equal(got, []int{50, 50, 50, 50, 50, 50, 66, 67, 67}) {
 		t.Errorf("after the loss of a node, owners are spread %v", got)
+	}
+	// Who empties a node spreads its addresses over all.
+	s.Nodes[5].Annotations[v1alpha1.NodeDrain] = "true"
+	if got := spread(s.advance()); len(got) != 8 || got[len(got)-1] != 67 || got[0] < 56 {
+		t.Errorf("after a drain, owners are spread %v", got)
 	}
 	// With fewer addresses than nodes, each zone has its share.
 	s = lanCluster(6, 3)

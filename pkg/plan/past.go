@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -13,8 +14,8 @@ import (
 type past struct {
 	layer2 *announce.Layer2
 	pool   string
-	// epoch of the program that says so: newer ones win, for after an
-	// interruption some nodes have the next plan already.
+	// epoch of the program that says so. Where owners are of the same epoch, newer
+	// programs win: after an interruption some nodes have the next plan already.
 	epoch int64
 	// owns means that it is the program of the owner.
 	owns bool
@@ -27,9 +28,29 @@ func (p past) owner() string {
 	return p.layer2.Candidates[0]
 }
 
-// supersedes reports whether p is better informed than other.
+// supersedes reports whether p is better informed than other: a node that was not
+// written since the address moved still has an owner of a lower epoch.
 func (p past) supersedes(other past) bool {
-	return other.layer2 == nil || other.epoch < p.epoch || other.epoch == p.epoch && p.owns
+	if other.layer2 == nil {
+		return true
+	}
+	if c := cmp.Or(cmp.Compare(p.layer2.Epoch, other.layer2.Epoch), cmp.Compare(p.epoch, other.epoch)); c != 0 {
+		return c > 0
+	}
+	return p.owns
+}
+
+// nextEpoch is that of the address if it is the named node's from now on: another
+// owner begins another one. At the greatest there is it stays, as on the wire an
+// epoch that begins anew would lose against all others.
+func (p past) nextEpoch(owner string) uint32 {
+	switch {
+	case p.layer2 == nil:
+		return 0
+	case owner == p.owner() || p.layer2.Epoch == math.MaxUint32:
+		return p.layer2.Epoch
+	}
+	return p.layer2.Epoch + 1
 }
 
 // remember reads from the nodes' previous programs who announces the addresses

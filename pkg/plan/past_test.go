@@ -65,3 +65,22 @@ func TestRememberAgainstAsking(t *testing.T) {
 		}
 	}
 }
+
+// TestThePastIsToldByTheGreatestEpoch of the address, then by the newest program, then
+// by the owner's own.
+func TestThePastIsToldByTheGreatestEpoch(t *testing.T) {
+	of := func(epoch uint32, program int64, owns bool) past {
+		return past{layer2: &announce.Layer2{Candidates: []string{"a"}, Epoch: epoch}, epoch: program, owns: owns}
+	}
+	ascending := []past{{}, of(0, 1, false), of(0, 1, true), of(0, 9, false), of(1, 2, false), of(1, 2, true), of(1, 3, false), of(2, 1, false)}
+	for i := range ascending {
+		for j := range i {
+			if !ascending[i].supersedes(ascending[j]) {
+				t.Errorf("%d does not supersede %d", i, j)
+			}
+			if j > 0 && ascending[j].supersedes(ascending[i]) {
+				t.Errorf("%d supersedes %d", j, i)
+			}
+		}
+	}
+}

@@ -159,15 +159,19 @@ func (c *computation) programs() map[string]announce.Program {
 		}
 	}
 	onLAN := make([][]announce.Group, len(c.nodes))
-	known := make([]map[int]bool, len(c.nodes)) // nodes that each program speaks of
+	known := make([]circle, len(c.nodes))
 	for i := range known {
-		known[i] = make(map[int]bool)
+		known[i] = make(circle)
 	}
 	c.lanGroups(onLAN, known)
 	all := make([]announce.Program, len(c.nodes))
 	for i, n := range c.nodes {
-		for other := range known[i] {
-			all[i].Nodes = append(all[i].Nodes, c.nodes[other].nodeEntry())
+		for other, fellow := range known[i] {
+			entry := c.nodes[other].nodeEntry()
+			if fellow {
+				entry.Links = c.nodes[other].lan.links
+			}
+			all[i].Nodes = append(all[i].Nodes, entry)
 		}
 		all[i].Reach = c.reachTargets(n)
 	}

@@ -19,6 +19,10 @@ func (p *Plan) String() string {
 	for i := range p.Services {
 		writeService(&b, &p.Services[i])
 	}
+	for i := range p.Moves {
+		m := &p.Moves[i]
+		fmt.Fprintf(&b, "moved from %s to %s: %d on the LAN: %s\n", m.From, m.To, m.Addresses, m.Why())
+	}
 	for _, pool := range p.Pools {
 		fmt.Fprintf(&b, "pool %s: capacity %s, allocated %s, available %s\n", pool.Name, pool.Capacity, pool.Allocated, pool.Available)
 		writeProblems(&b, pool.Problems)
@@ -57,6 +61,12 @@ func writeFellow(b *strings.Builder, n *announce.Node) {
 	}
 	for _, mac := range n.MACs {
 		fmt.Fprintf(b, " %s", mac)
+	}
+	for _, l := range n.Links {
+		fmt.Fprintf(b, ", linked by %s", l.MAC)
+		for _, p := range l.Prefixes {
+			fmt.Fprintf(b, " %s", p)
+		}
 	}
 	b.WriteString("\n")
 }
@@ -107,6 +117,9 @@ func writeGroup(b *strings.Builder, g *announce.Group) {
 		}
 		if l.Probe {
 			b.WriteString(", probed first")
+		}
+		if l.Epoch > 0 {
+			fmt.Fprintf(b, ", epoch %d", l.Epoch)
 		}
 	}
 	if g.HealthCheckNodePort > 0 {

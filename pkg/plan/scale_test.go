@@ -146,6 +146,42 @@ func TestSizesOfAnnouncements(t *testing.T) {
 	}
 }
 
+// TestSizesOfAnnouncementsOnTheLAN: owners are told by few groups, also when most of
+// them have moved, by and by, more than once.
+func TestSizesOfAnnouncementsOnTheLAN(t *testing.T) {
+	size := scale{nodes: 4, services: 10000, segment: 4}
+	s := size.state()
+	for _, svc := range s.Services {
+		svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
+	}
+	sizes := func(p *Plan) (groups, bytes int) {
+		for name, program := range p.Programs {
+			text, err := announce.Encode(program)
+			if err != nil || len(text) > announce.MaxEncoded {
+				t.Fatalf("%s: %s has %d bytes: %v", size, name, len(text), err)
+			}
+			groups, bytes = max(groups, len(program.Groups)), max(bytes, len(text))
+		}
+		return groups, bytes
+	}
+	groups, bytes := sizes(s.advance())
+	t.Logf("new: %d groups, %d bytes", groups, bytes)
+	if groups > 24 { // one for each order of three of four nodes
+		t.Errorf("%d groups", groups)
+	}
+	for i := range 12 { // three rolling reboots
+		setReady(s.Nodes[i%4], corev1.ConditionUnknown)
+		s.advance()
+		setReady(s.Nodes[i%4], corev1.ConditionTrue)
+		s.advance()
+	}
+	groups, bytes = sizes(s.advance())
+	t.Logf("after 12 failures: %d groups, %d bytes", groups, bytes)
+	if bytes > announce.MaxEncoded/4 {
+		t.Errorf("%d bytes", bytes)
+	}
+}
+
 // BenchmarkComputeScale plans large clusters on top of their own plans: what one
 // change costs.
 func BenchmarkComputeScale(b *testing.B) {

@@ -60,6 +60,9 @@ type Plan struct {
 	// Pools and Peers by name.
 	Pools []Pool
 	Peers []Peer
+	// Moves are the addresses on the LAN whose owners failed or were relieved, by
+	// name of the former owner.
+	Moves []Move
 	// Next is when another plan may differ though nothing else has changed; zero
 	// if time does not matter.
 	Next time.Time
@@ -200,6 +203,8 @@ const (
 	// NoInterface: none of the node's interfaces has a subnet that holds the
 	// address, or is one of those that are named.
 	NoInterface Verdict = "NoInterface"
+	// NotForwarding: the node's speaker reports that kube-proxy is not healthy.
+	NotForwarding Verdict = "NotForwarding"
 	// NoPeer: no BGPPeer that takes the address selects the node.
 	NoPeer Verdict = "NoPeer"
 	// NoEndpoint: the Service sends traffic to local endpoints only, and the
@@ -211,6 +216,10 @@ const (
 	// Retains: the node's speaker is not running now. The address stays in the
 	// node's program, so that a restart is not noticed.
 	Retains Verdict = "Retains"
+	// Heard: the node is not ready, or its speaker not running, says the control
+	// plane. A node that stands by for the address hears it all the same: it answers
+	// on the LAN, or that node does in its place.
+	Heard Verdict = "Heard"
 	// Surplus: the pool's maxNextHops is reached without the node.
 	Surplus Verdict = "Surplus"
 	// Spare: the node could answer on the LAN.
@@ -219,15 +228,15 @@ const (
 	Standby Verdict = "Standby"
 	// NoRoom: the address does not fit into the node's program any more.
 	NoRoom Verdict = "NoRoom"
-	// Kept: a label or the pool's nodeSelector rules the node out, but it
-	// announces the address still, for no other node is left.
+	// Kept: a label, the pool's nodeSelector or kube-proxy's health rules the node
+	// out, but it announces the address still, for no other node is better.
 	Kept Verdict = "Kept"
 	// Announces: the node announces the address.
 	Announces Verdict = "Announces"
 )
 
 // announces reports whether the node announces the address now.
-func (v Verdict) announces() bool { return v == Announces || v == Kept }
+func (v Verdict) announces() bool { return v == Announces || v == Kept || v == Heard }
 
 // Pool is what the plan says about an AddressPool.
 type Pool struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,7 +68,7 @@ func (o *objects) prepare(changed, pending func(), wrote ours) error {
 		AddFunc: func(object any) { wake[o.due(object)]() },
 		UpdateFunc: func(before, after any) {
 			if wrote.matters(before, after) {
-				wake[max(o.due(before), o.due(after))]()
+				wake[o.dueAfter(before, after)]()
 			}
 		},
 		DeleteFunc: func(object any) { wake[o.due(object)]() },
@@ -89,7 +90,8 @@ type due int
 const (
 	// dueNever: no plan depends on the object.
 	dueNever due = iota
-	// dueSoon: it is about a Service that has no address. Most have one in a moment, and
+	// dueSoon: it is about a Service that has no address, or about who hears whom. Most
+	// Services have an address in a moment, and nodes that die are missed by several; both
 	// are planned once.
 	dueSoon
 	// dueNow: traffic may depend on it.
@@ -119,6 +121,30 @@ func (o *objects) due(object any) due {
 		return o.due(svc)
 	}
 	return dueNow
+}
+
+// dueAfter is when a plan is due if the object changes.
+func (o *objects) dueAfter(before, after any) due {
+	if n, ok := before.(*corev1.Node); ok && hearOthers(n, after.(*corev1.Node)) {
+		return dueSoon
+	}
+	return max(o.due(before), o.due(after))
+}
+
+// hearOthers reports whether two versions of a Node differ only in whom its speaker
+// hears. That keeps an address where it is, or lets another rule decide; who takes an
+// address over says so by itself.
+func hearOthers(before, after *corev1.Node) bool {
+	if before.Annotations[v1alpha1.NodeSpeaker] == after.Annotations[v1alpha1.NodeSpeaker] ||
+		!reflect.DeepEqual(withoutReport(before), withoutReport(after)) {
+		return false
+	}
+	was, is := reportOf(before), reportOf(after)
+	if slices.Equal(was.Hears, is.Hears) {
+		return false
+	}
+	was.Hears, is.Hears = nil, nil
+	return reflect.DeepEqual(was, is)
 }
 
 // endpointsAlwaysMatter reports whether some pool announces from nodes with endpoints
@@ -334,6 +360,15 @@ func withoutAnnouncements(object any) any {
 	shallow := *n
 	shallow.Annotations = maps.Clone(n.Annotations)
 	delete(shallow.Annotations, v1alpha1.NodeAnnouncements)
+	return &shallow
+}
+
+// withoutReport is a shallow copy of a Node without that annotation and its version.
+func withoutReport(n *corev1.Node) *corev1.Node {
+	shallow := *n
+	shallow.ResourceVersion = ""
+	shallow.Annotations = maps.Clone(n.Annotations)
+	delete(shallow.Annotations, v1alpha1.NodeSpeaker)
 	return &shallow
 }
 

@@ -296,6 +296,39 @@ func TestDue(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, test.want)
 		}
 	}
+	const report = `{"version":"v1","formats":[1],"epoch":7,"hears":["a"]}`
+	reports := func(text string, change func(*corev1.Node)) *corev1.Node {
+		n := nodeAt("1", "b", "program")
+		n.Annotations[v1alpha1.NodeSpeaker] = text
+		change(n)
+		return n
+	}
+	for name, test := range map[string]struct {
+		text   string
+		change func(*corev1.Node)
+		want   due
+	}{
+		"another one heard":             {text: `{"version":"v1","formats":[1],"epoch":7,"hears":["c"]}`, want: dueSoon},
+		"nobody heard":                  {text: `{"version":"v1","formats":[1],"epoch":7}`, want: dueSoon},
+		"another epoch":                 {text: `{"version":"v1","formats":[1],"epoch":8,"hears":["a"]}`, want: dueNow},
+		"nobody heard, another epoch":   {text: `{"version":"v1","formats":[1],"epoch":8}`, want: dueNow},
+		"nobody heard, and a takeover":  {text: `{"version":"v1","formats":[1],"epoch":7,"takeovers":[{"term":1,"addresses":["203.0.113.1"]}]}`, want: dueNow},
+		"nobody heard, not forwarding":  {text: `{"version":"v1","formats":[1],"epoch":7,"notForwarding":"503"}`, want: dueNow},
+		"what cannot be read":           {text: `{`, want: dueNow},
+		"nobody heard, and a new label": {text: `{"version":"v1","formats":[1],"epoch":7}`, change: func(n *corev1.Node) { n.Labels = map[string]string{"a": "b"} }, want: dueNow},
+		"drained":                       {text: report, change: func(n *corev1.Node) { n.Annotations[v1alpha1.NodeDrain] = "true" }, want: dueNow},
+	} {
+		before := reports(report, func(*corev1.Node) {})
+		after := reports(test.text, func(n *corev1.Node) {
+			n.ResourceVersion = "2"
+			if test.change != nil {
+				test.change(n)
+			}
+		})
+		if got := objects.dueAfter(before, after); got != test.want {
+			t.Errorf("a report, %s: %d, want %d", name, got, test.want)
+		}
+	}
 	add(objects.pools, &v1alpha1.AddressPool{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Spec: v1alpha1.AddressPoolSpec{NextHops: v1alpha1.NextHopsWithEndpoints}})
 	for name, want := range map[string]due{"announced": dueNow, "internal": dueNever} {
 		if got := objects.due(slice(name)); got != want {

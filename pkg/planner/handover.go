@@ -22,7 +22,7 @@ const (
 
 // handovers delays the writes to nodes that lose addresses on the LAN, until the
 // new owners report that they answer: an address that moves is answered all the
-// time.
+// time. What a node took over by itself it answers for already.
 type handovers struct {
 	since map[string]time.Time // by name of the losing node
 }
@@ -69,14 +69,19 @@ func (h *handovers) wait(loser string, previous *announce.Program, r *round) tim
 	patience := time.Duration(0)
 	lost := r.lostBy(loser, previous)
 	for _, gainer := range r.gainersOf(loser, lost) {
+		n := r.nodes[gainer]
+		if n == nil {
+			continue
+		}
+		report := reportOf(n)
 		written := r.known(gainer)
 		has := written.Owned(gainer)
-		untold := func(l netipx.IPRange) bool { return r.ownedBy(gainer).OverlapsRange(l) && !has.OverlapsRange(l) }
-		switch n := r.nodes[gainer]; {
-		case n == nil:
-		case slices.ContainsFunc(lost.Ranges(), untold):
+		awaited := r.awaited(gainer, lost, &report)
+		switch {
+		case len(awaited) == 0:
+		case slices.ContainsFunc(awaited, func(l netipx.IPRange) bool { return !has.OverlapsRange(l) }):
 			patience = max(patience, unwrittenPatience)
-		case reportedEpoch(n) < written.Epoch:
+		case report.Epoch < written.Epoch:
 			patience = max(patience, handoverPatience)
 		}
 	}
@@ -110,6 +115,27 @@ func (r *round) gainersOf(loser string, lost *netipx.IPSet) []string {
 	return gainers
 }
 
+// awaited are the addresses that go from a loser to the gainer, but for those that
+// the gainer took over: it answers for them already, and the loser, if it lives, is
+// to hear of it.
+func (r *round) awaited(gainer string, lost *netipx.IPSet, report *announce.Report) []netipx.IPRange {
+	var b netipx.IPSetBuilder
+	b.AddSet(lost)
+	b.Intersect(r.ownedBy(gainer))
+	for _, t := range report.Takeovers {
+		for _, taken := range t.Addresses {
+			if netipx.IPRange(taken).IsValid() {
+				b.RemoveRange(netipx.IPRange(taken))
+			}
+		}
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		return lost.Ranges() // sets are valid
+	}
+	return set.Ranges()
+}
+
 // lostBy are the addresses that the loser owns, and is to own no longer.
 func (r *round) lostBy(loser string, previous *announce.Program) *netipx.IPSet {
 	var b netipx.IPSetBuilder
@@ -122,11 +148,11 @@ func (r *round) lostBy(loser string, previous *announce.Program) *netipx.IPSet {
 	return set
 }
 
-// reportedEpoch is the epoch that the node's speaker reports to carry out.
-func reportedEpoch(n *corev1.Node) int64 {
+// reportOf is what the node's speaker reports; nothing if that cannot be read.
+func reportOf(n *corev1.Node) announce.Report {
 	r, err := announce.DecodeReport(n.Annotations[v1alpha1.NodeSpeaker])
 	if err != nil {
-		return 0
+		return announce.Report{}
 	}
-	return r.Epoch
+	return r
 }

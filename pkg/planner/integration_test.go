@@ -34,6 +34,7 @@ func TestPlanner(t *testing.T) {
 	t.Run("deleting pools", func(t *testing.T) { testDeletingPools(newCluster(t, server)) })
 	t.Run("finalizers of others", func(t *testing.T) { testFinalizersOfOthers(newCluster(t, server)) })
 	t.Run("events", func(t *testing.T) { testEvents(newCluster(t, server)) })
+	t.Run("takeovers", func(t *testing.T) { testTakeovers(newCluster(t, server)) })
 	t.Run("handover", func(t *testing.T) { testHandover(newCluster(t, server)) })
 	t.Run("key of the heartbeats", func(t *testing.T) { testHeartbeatKey(newCluster(t, server)) })
 	t.Run("rotations of several planners", func(t *testing.T) { testRotations(newCluster(t, server)) })

@@ -231,6 +231,14 @@ func (w *nodeWriter) knownOf(node string) knownProgram {
 // written is the program that was written to the node last.
 func (w *nodeWriter) written(node string) announce.Program { return w.knownOf(node).program }
 
+// made are the moves of the plan that the new owners have been told. The others
+// are in the next plan again.
+func (w *nodeWriter) made(p *plan.Plan) []plan.Move {
+	return slices.DeleteFunc(slices.Clone(p.Moves), func(m plan.Move) bool {
+		return w.written(m.To).Hash != p.Programs[m.To].Hash
+	})
+}
+
 // refuse remembers what has no room beside the node's program.
 func (w *nodeWriter) refuse(node string, r refused) {
 	w.mu.Lock()

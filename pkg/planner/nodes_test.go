@@ -483,6 +483,67 @@ func TestLoserWaitsForTheGainersReport(t *testing.T) {
 	}
 }
 
+// TestLoserOfWhatWasTakenOverDoesNotWait: the new owner answers before it is told.
+func TestLoserOfWhatWasTakenOverDoesNotWait(t *testing.T) {
+	for name, test := range map[string]struct {
+		takeovers string
+		want      []string
+		again     time.Duration
+	}{
+		"all":        {`[{"term":1,"addresses":["203.0.113.1-203.0.113.2"]}]`, []string{"b", "a"}, 0},
+		"by terms":   {`[{"term":1,"addresses":["203.0.113.1"]},{"term":2,"addresses":["203.0.113.2"]}]`, []string{"b", "a"}, 0},
+		"everything": {`[{"term":1,"addresses":["0.0.0.0-255.255.255.255","::-ffff::"]}]`, []string{"b", "a"}, 0},
+		"one of two": {`[{"term":1,"addresses":["203.0.113.2"]}]`, []string{"b"}, handoverPatience},
+		"malformed":  {`[{"term":1,"addresses":[null]}]`, []string{"b"}, handoverPatience},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := nodeAt("1", "a", encoded(t, onLAN(1, "a", "203.0.113.1", "203.0.113.2")))
+				b := nodeAt("1", "b", encoded(t, onLAN(1, "a", "203.0.113.1", "203.0.113.2")))
+				b.Annotations[v1alpha1.NodeSpeaker] = `{"epoch":1,"takeovers":` + test.takeovers + `}`
+				client := fake.NewClientset(a, b)
+				written := recordWrites(client)
+				w := newNodeWriter(client)
+				nodes := []*corev1.Node{a, b}
+				w.programs(nodes)
+				official := onLAN(0, "b", "203.0.113.1", "203.0.113.2")
+				moved := &plan.Plan{
+					Programs: map[string]announce.Program{"a": official, "b": official},
+					Moves:    []plan.Move{{From: "a", To: "b", TakenOver: true, Addresses: 2}},
+				}
+				again, err := w.write(t.Context(), nodes, moved)
+				if err != nil || again != test.again {
+					t.Errorf("again after %v, error %v; want %v", again, err, test.again)
+				}
+				if got := written(); !slices.Equal(got, test.want) {
+					t.Errorf("wrote %v, want %v", got, test.want)
+				}
+				if got := w.made(moved); len(got) != 1 {
+					t.Errorf("the new owner was told, and no move is made of it: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// TestMovesAreMadeWhenTheNewOwnerIsTold: until then each plan has them again.
+func TestMovesAreMadeWhenTheNewOwnerIsTold(t *testing.T) {
+	a, b := nodeAt("1", "a", encoded(t, onLAN(1, "a", "203.0.113.1"))), nodeAt("1", "b", encoded(t, onLAN(1, "b")))
+	client := fake.NewClientset(a, b)
+	client.PrependReactor("patch", "nodes", func(ktesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no") })
+	w := newNodeWriter(client)
+	nodes := []*corev1.Node{a, b}
+	w.programs(nodes)
+	official := onLAN(0, "b", "203.0.113.1")
+	moved := &plan.Plan{Programs: map[string]announce.Program{"a": official, "b": official}, Moves: []plan.Move{{From: "a", To: "b", Addresses: 1}}}
+	if _, err := w.write(t.Context(), nodes, moved); err == nil {
+		t.Fatal("the nodes can be written")
+	}
+	if got := w.made(moved); len(got) > 0 {
+		t.Errorf("moves %+v are told, and nobody knows of them", got)
+	}
+}
+
 // TestLoserKeepsWhatTheGainerWasNotTold: a node that cannot be written is no owner.
 func TestLoserKeepsWhatTheGainerWasNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -202,6 +202,54 @@ func TestANewLeaderDoesNotRepeatEvents(t *testing.T) {
 	}
 }
 
+// TestMovesAreTogetherInOneEvent of the node that failed, however many addresses
+// moved.
+func TestMovesAreTogetherInOneEvent(t *testing.T) {
+	recorder := record.NewFakeRecorder(20)
+	n := newNotices(recorder)
+	now := time.Unix(1e9, 0)
+	state := &plan.State{Now: now, Nodes: []*corev1.Node{nodeAt("1", "a"), nodeAt("1", "b"), nodeAt("1", "c")}}
+	n.tellMoves([]plan.Move{
+		{From: "a", To: "b", Verdict: plan.NotReady, Addresses: 3},
+		{From: "a", To: "c", Verdict: plan.NotReady, Addresses: 4},
+		{From: "a", To: "b", Verdict: plan.NotReady, TakenOver: true, Addresses: 1000},
+		{From: "b", To: "c", Verdict: plan.Leaving, Addresses: 5},
+		{From: "gone", To: "c", Verdict: plan.NotReady, Addresses: 5},
+	}, state)
+	for _, want := range []string{
+		"Warning AddressesMoved its addresses on the LAN went to b (3), c (4): not Ready",
+		"Warning AddressesMoved its addresses on the LAN went to b (1000): nodes that stood by did not hear it any more, and took them over",
+		"Normal AddressesMoved its addresses on the LAN went to c (5): the speaker is stopping, for the node is being emptied",
+	} {
+		select {
+		case got := <-recorder.Events:
+			if got != want {
+				t.Errorf("Event %q, want %q", got, want)
+			}
+		default:
+			t.Errorf("no Event %q", want)
+		}
+	}
+	var many []plan.Move
+	for i := range 20 {
+		many = append(many, plan.Move{From: "a", To: fmt.Sprint("n", i), Verdict: plan.NotReady, Addresses: 1})
+	}
+	n.tellMoves(many, state)
+	if got := <-recorder.Events; !strings.Contains(got, "n7 (1) and 12 more: not Ready") {
+		t.Errorf("Event %q", got)
+	}
+	// Nodes that fail all the time are not told of all the time.
+	for range 2 * eventBurst {
+		n.tellMoves(many[:1], state)
+		if left := len(recorder.Events); left > 0 {
+			<-recorder.Events
+			continue
+		}
+		return
+	}
+	t.Errorf("more than %d Events at once", 2*eventBurst)
+}
+
 func BenchmarkNotices(b *testing.B) {
 	var services []string
 	for i := range 2000 {

@@ -229,6 +229,7 @@ func (p *planner) planOnce(ctx context.Context, cluster string, notices *notices
 	p.statuses.set(result)
 	again = sooner(again, result.Next)
 	started = time.Now()
+	notices.tellMoves(p.nodes.made(result), state)
 	again = sooner(again, notices.tell(result, state))
 	return computed + time.Since(started), again, err
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 )
 
@@ -433,6 +434,38 @@ var histories = []struct {
 		onLAN(s)
 		s.pod("node1", false)
 	}, []Kind{WrongNode}, 0},
+	{"The owner is not ready, and stays", func(s *story) {
+		onLAN(s)
+		s.node("node1", notReady)
+	}, []Kind{WrongNode}, 0},
+	{"The owner is not ready, and heard", func(s *story) {
+		onLAN(s)
+		s.node("node2", reports(func(r *announce.Report) { r.Hears = []string{"node1"} }))
+		s.node("node1", notReady)
+		s.pod("node1", false)
+		s.pass(time.Hour)
+	}, nil, 0},
+	{"The owner's speaker is away for long, and heard", func(s *story) {
+		onLAN(s)
+		s.node("node3", reports(func(r *announce.Report) { r.Hears = []string{"node1"} }))
+		s.pod("node1", false)
+		s.pass(time.Hour)
+	}, nil, 0},
+	{"The owner does not forward, and stays", func(s *story) {
+		onLAN(s)
+		s.node("node1", reports(func(r *announce.Report) { r.NotForwarding = "503" }))
+	}, []Kind{WrongNode}, 0},
+	{"Two of three nodes do not forward, and the owner stays", func(s *story) {
+		onLAN(s)
+		s.node("node1", reports(func(r *announce.Report) { r.NotForwarding = "503" }))
+		s.node("node3", reports(func(r *announce.Report) { r.NotForwarding = "503" }))
+	}, nil, 0},
+	{"No owner, and no node forwards", func(s *story) {
+		s.service("web", onLan, annotate(v1alpha1.ServicePool, "lan"))
+		for _, name := range all {
+			s.node(name, reports(func(r *announce.Report) { r.NotForwarding = "503" }))
+		}
+	}, nil, 0},
 	{"Two of three speakers are away for a while", func(s *story) {
 		onLAN(s)
 		s.pod("node1", false)

@@ -88,6 +88,33 @@ func (w *world) massAbsence() bool {
 	return away > 1 && away*3 > all
 }
 
+// massNotForwarding reports whether more than a third of the nodes say that they do
+// not forward, and not just one.
+func (w *world) massNotForwarding() bool {
+	all, without := 0, 0
+	for _, n := range w.nodes {
+		if n.excluded() || n.draining() || !n.ready() || n.Annotations[v1alpha1.NodeSpeaker] == "" {
+			continue
+		}
+		all++
+		if n.report.NotForwarding != "" && w.speakerRuns(n) {
+			without++
+		}
+	}
+	return without > 1 && without*3 > all
+}
+
+// heard reports whether a node that is ready hears this one, of which the control
+// plane may not. On the LAN it keeps then what it has.
+func (w *world) heard(n *node) bool {
+	for _, other := range w.nodes {
+		if other != n && other.ready() && w.speakerRuns(other) && slices.Contains(other.report.Hears, n.Name) {
+			return true
+		}
+	}
+	return false
+}
+
 // census is the standing of all nodes towards one address, announced in one way.
 type census struct {
 	world          *world
@@ -133,7 +160,7 @@ func (c *census) judge(n *node) standing {
 	case s.never != "":
 	case n.excluded():
 		s.unless = "is excluded"
-	case !n.ready() && !c.mass:
+	case !n.ready() && !c.mass && !(c.lan && c.world.heard(n)):
 		s.unless = "is not ready"
 	case c.pool != nil && !selects(c.pool.Spec.NodeSelector, n.Labels):
 		s.unless = "is not selected by the AddressPool"
@@ -141,12 +168,15 @@ func (c *census) judge(n *node) standing {
 		s.unless = "has a speaker that leaves"
 	case c.lan && c.offLink(n):
 		s.unless = "has no interface for it"
+	case c.lan && runs && n.report.NotForwarding != "" && !c.world.massNotForwarding():
+		s.unless = "does not forward"
+	case c.lan && !runs && c.world.heard(n):
 	case c.lan && !runs:
 		s.unless, s.patience = "has no speaker running", speakerPatience
 		if c.massAway || c.mass {
 			s.patience = massSpeakerPatience
 		}
-	case c.pool == nil || !runs || !n.ready() || n.report.Leaving:
+	case c.pool == nil || !runs || !n.ready() || n.report.Leaving || c.lan && n.report.NotForwarding != "":
 	case c.lan:
 		s.due = c.pool.speaks(v1alpha1.ProtocolLayer2) && len(n.report.Interfaces) > 0
 	default:

@@ -280,6 +280,20 @@ func labelNode(key, value string) func(*corev1.Node) {
 	return func(n *corev1.Node) { n.Labels[key] = value }
 }
 
+// reports changes what the Node's speaker reports.
+func reports(change func(*announce.Report)) func(*corev1.Node) {
+	return func(n *corev1.Node) {
+		r, err := announce.DecodeReport(n.Annotations[v1alpha1.NodeSpeaker])
+		if err != nil {
+			panic(err)
+		}
+		change(&r)
+		if n.Annotations[v1alpha1.NodeSpeaker], err = announce.EncodeReport(r); err != nil {
+			panic(err)
+		}
+	}
+}
+
 func notReady(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown }
 
 func port(number int32) func(*corev1.Service) {
