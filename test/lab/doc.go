@@ -45,6 +45,23 @@
 // thousands of addresses past the kernel's table, count packets, and are bad
 // neighbours. OnLink makes a host look for a pool outside its subnet on the LAN.
 //
+// # Faults
+//
+// Cut and CutCarrier take a host off the network, CutCarrierOf one of its
+// interfaces. Drop, Part and SetLoss lose frames between hosts on the LAN, which
+// neither end can tell: the switch is a bridge, and they are nftables rules of its
+// ports. Two halves of a cluster, a node that the API server does not hear, and a
+// way that is open in one direction only are made of them; Heal ends all.
+//
+// Kill, Restart and Signal are for single programs, SetQuota and Saturate for the
+// CPU time they get. PowerOff is a power loss, Shutdown tells the containers
+// first. FailProxyHealth makes kube-proxy say that its node is not to attract
+// traffic.
+//
+// A node whose link is cut is NotReady after NodeGrace and up to a quarter of it,
+// for its lease is as old as that at the time, and up to a second more, the period
+// of the controller that looks: with the default of 5s it takes 4 to 7s.
+//
 // # Use
 //
 //	func TestService(t *testing.T) {

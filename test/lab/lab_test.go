@@ -105,8 +105,13 @@ spec:
 // TestCluster shares one lab between the tests that do not need one to
 // themselves; they run in this order.
 func TestCluster(t *testing.T) {
+	t.Cleanup(func() {
+		if left := leftGroups(t, "test-cluster"); len(left) > 0 {
+			t.Errorf("control groups are left: %q", left)
+		}
+	})
 	l := lab.StartTest(t, lab.Config{Name: "test-cluster", Nodes: 2, DNS: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 	defer cancel()
 	client, err := l.Client()
 	if err != nil {
@@ -131,11 +136,19 @@ func TestCluster(t *testing.T) {
 		{"kubelets answer the API server only", c.testKubeletEndpoint},
 		{"names of Services", c.testDNS},
 		{"ARP and NDP", c.testLAN},
+		{"frames dropped", c.testDrop},
+		{"frames lost", c.testLoss},
+		{"cable of one interface", c.testCable},
+		{"CPU quota", c.testQuota},
+		{"busy machine", c.testSaturate},
+		{"kube-proxy unhealthy", c.testProxyHealth},
 		{"graceful deletion", c.testDeletion},
 		{"container killed", c.testKill},
 		{"kubelet killed", c.testKubelet},
 		{"API away", c.testAPIAway},
 		{"node cut", c.testCut},
+		{"node cut off the API server", c.testPart},
+		{"node shut down", c.testShutdown},
 		{"node rebooted", c.testReboot},
 		{"node added and removed", c.testAddNode},
 	} {

@@ -44,8 +44,9 @@ type Load struct {
 }
 
 // StartLoad makes a host, for example Client, send requests to a URL, or
-// datagrams to udp://ADDRESS:PORT. Unlike TCP, datagrams confirm to the kernel
-// nothing about its neighbours.
+// datagrams to udp://ADDRESS:PORT. Each is sent on schedule, whatever became of
+// those before. Unlike TCP, datagrams confirm to the kernel nothing about its
+// neighbours.
 func (l *Lab) StartLoad(ctx context.Context, host, url string, options LoadOptions) (*Load, error) {
 	argv := []string{l.command(), "load", url, "--until-eof", "--progress=100ms"}
 	if options.Rate != 0 {

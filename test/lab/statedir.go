@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/cgroup"
 )
 
 // ErrRunning tells that a lab of that name exists already.
@@ -38,7 +40,7 @@ func lockDir(dir string) (*os.File, error) {
 			f.Close()
 			continue
 		}
-		if err := emptyDir(dir); err != nil {
+		if err := errors.Join(emptyDir(dir), cgroup.RemoveAll(filepath.Base(dir))); err != nil {
 			f.Close()
 			return nil, err
 		}

@@ -41,7 +41,12 @@ func (l *Lab) CutCarrier(ctx context.Context, host string) error {
 	return l.call(ctx, "Cut", control.CutRequest{Host: host, Carrier: true}, &control.None{})
 }
 
-// Restore connects a host that was cut.
+// CutCarrierOf is CutCarrier for one interface of a host.
+func (l *Lab) CutCarrierOf(ctx context.Context, host, iface string) error {
+	return l.call(ctx, "Cut", control.CutRequest{Host: host, Interface: iface, Carrier: true}, &control.None{})
+}
+
+// Restore connects a host that was cut, all of its interfaces.
 func (l *Lab) Restore(ctx context.Context, host string) error {
 	return l.call(ctx, "Restore", control.CutRequest{Host: host}, &control.None{})
 }
@@ -68,6 +73,14 @@ func (l *Lab) Restart(ctx context.Context, host, program string, sig syscall.Sig
 // Signal sends a program a signal, for example SIGSTOP, and does not wait.
 func (l *Lab) Signal(ctx context.Context, host, program string, sig syscall.Signal) error {
 	return l.call(ctx, "Signal", control.SignalRequest{Host: host, Program: program, Signal: sig}, &control.None{})
+}
+
+// SetQuota bounds the CPU time of a program of a host, named as in Kill, and of
+// what it starts from now on, to so many cores. It ends with the program, or
+// with 0. As the kernel does for containers: what is used up stands still until
+// the next tenth of a second.
+func (l *Lab) SetQuota(ctx context.Context, host, program string, cores float64) error {
+	return l.call(ctx, "SetQuota", control.QuotaRequest{Host: host, Program: program, Cores: cores}, &control.None{})
 }
 
 // StopAPI kills the API server and keeps it down.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -28,14 +29,19 @@ func faultCommands(attach attacher) []*cobra.Command {
 		}
 	}
 	var carrier bool
+	var iface string
 	cut := simple("cut HOST", "Take a host off the network; nobody loses a carrier", 1,
 		func(ctx context.Context, l *lab.Lab, args []string) error {
-			if carrier {
+			switch {
+			case iface != "":
+				return l.CutCarrierOf(ctx, args[0], iface)
+			case carrier:
 				return l.CutCarrier(ctx, args[0])
 			}
 			return l.Cut(ctx, args[0])
 		})
 	cut.Flags().BoolVar(&carrier, "carrier", false, "take the host's own carrier away")
+	cut.Flags().StringVar(&iface, "interface", "", "take the carrier of this interface away, and of no other")
 
 	var killSignal, restartSignal string
 	kill := simple("kill HOST PROGRAM", "End a program and keep it down", 2,
@@ -68,7 +74,36 @@ func faultCommands(attach attacher) []*cobra.Command {
 	add.Flags().StringVar(&node.Zone, "zone", "", "zone of the node")
 	add.Flags().StringToStringVar(&node.Labels, "labels", nil, "labels of the node")
 
+	var oneWay bool
+	part := simple("part HOSTS HOSTS", "Lose the frames between hosts and others, both comma lists", 2,
+		func(ctx context.Context, l *lab.Lab, args []string) error {
+			some, others := strings.Split(args[0], ","), strings.Split(args[1], ",")
+			if !oneWay {
+				return l.Part(ctx, some, others)
+			}
+			for _, from := range some {
+				for _, to := range others {
+					if err := l.Drop(ctx, from, to); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	part.Flags().BoolVar(&oneWay, "one-way", false, "lose only those from the first to the second")
+
 	return []*cobra.Command{
+		part,
+		simple("heal", "End what part has begun", 0, func(ctx context.Context, l *lab.Lab, _ []string) error {
+			return l.Heal(ctx)
+		}),
+		simple("loss PERCENT", "Lose so many percent of all frames of the LAN; 0 ends that", 1, func(ctx context.Context, l *lab.Lab, args []string) error {
+			percent, err := strconv.ParseFloat(args[0], 64)
+			if err != nil {
+				return fmt.Errorf("percent: %w", err)
+			}
+			return l.SetLoss(ctx, percent)
+		}),
 		cut, kill, restart, add,
 		simple("restore HOST", "Connect a host that was cut", 1, func(ctx context.Context, l *lab.Lab, args []string) error {
 			return l.Restore(ctx, args[0])
@@ -88,6 +123,25 @@ func faultCommands(attach attacher) []*cobra.Command {
 		}),
 		simple("start-api", "Start the API server", 0, func(ctx context.Context, l *lab.Lab, _ []string) error {
 			return l.StartAPI(ctx)
+		}),
+		simple("shutdown NODE", "End a node's containers with SIGTERM and take the power away", 1, func(ctx context.Context, l *lab.Lab, args []string) error {
+			return l.Shutdown(ctx, args[0])
+		}),
+		simple("proxy-health NODE STATUS", "Make kube-proxy's health check answer 200 or 503", 2, func(ctx context.Context, l *lab.Lab, args []string) error {
+			switch args[1] {
+			case "200":
+				return l.RestoreProxyHealth(ctx, args[0])
+			case "503":
+				return l.FailProxyHealth(ctx, args[0])
+			}
+			return fmt.Errorf("status %q is neither 200 nor 503", args[1])
+		}),
+		simple("quota HOST PROGRAM CORES", "Bound the CPU time of a program; 0 ends that", 3, func(ctx context.Context, l *lab.Lab, args []string) error {
+			cores, err := strconv.ParseFloat(args[2], 64)
+			if err != nil {
+				return fmt.Errorf("cores: %w", err)
+			}
+			return l.SetQuota(ctx, args[0], args[1], cores)
 		}),
 		simple("reboot HOST", "Take the power away and give it back", 1, func(ctx context.Context, l *lab.Lab, args []string) error {
 			return l.Reboot(ctx, args[0])

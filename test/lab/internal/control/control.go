@@ -134,10 +134,24 @@ type SignalRequest struct {
 	Signal  syscall.Signal
 }
 
-// CutRequest is about the link of a host.
+// CutRequest is about the links of a host.
 type CutRequest struct {
+	Host      string
+	Interface string // of the host; empty means all
+	Carrier   bool   // the host itself notices
+}
+
+// DropRequest is about one direction between two hosts on the LAN.
+type DropRequest struct {
+	From, To string
+}
+
+// QuotaRequest is about the CPU time of one program of one host.
+type QuotaRequest struct {
 	Host    string
-	Carrier bool // the host itself notices
+	Program string
+	// Cores it may use; 0 means all of them.
+	Cores float64
 }
 
 // InterfaceRequest asks for one more interface of a node, on the LAN.

@@ -97,6 +97,16 @@ func (s *supervisor) release(name string) error {
 }
 
 func (s *supervisor) signal(name string, sig syscall.Signal) error {
+	return s.each(name, func(p *program) error {
+		if err := syscall.Kill(p.status.PID, sig); err != nil {
+			return fmt.Errorf("signal %s: %w", p.spec.Name, err)
+		}
+		return nil
+	})
+}
+
+// each calls f with the programs of a name that run, with the lock held.
+func (s *supervisor) each(name string, f func(*program) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found, err := s.find(name)
@@ -107,8 +117,8 @@ func (s *supervisor) signal(name string, sig syscall.Signal) error {
 		if !p.status.Running {
 			continue
 		}
-		if err := syscall.Kill(p.status.PID, sig); err != nil {
-			return fmt.Errorf("signal %s: %w", p.spec.Name, err)
+		if err := f(p); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -13,11 +13,13 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/cgroup"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/internal/control"
 )
 
@@ -52,6 +54,7 @@ type service struct {
 
 	mu     sync.Mutex
 	booted bool
+	lab    string // the name of the lab
 }
 
 // Boot brings the host up as described.
@@ -61,7 +64,7 @@ func (s *service) Boot(h control.Host, _ *control.None) error {
 	if s.booted {
 		return errors.New("already booted")
 	}
-	s.booted = true
+	s.booted, s.lab = true, filepath.Base(h.LabDir)
 
 	if err := unix.Sethostname([]byte(h.Name)); err != nil {
 		return fmt.Errorf("set hostname: %w", err)
@@ -144,6 +147,16 @@ func (s *service) Restart(r control.SignalRequest, _ *control.None) error {
 // Signal sends a signal and does not wait for what it does.
 func (s *service) Signal(r control.SignalRequest, _ *control.None) error {
 	return s.supervisor.signal(r.Program, r.Signal)
+}
+
+// SetQuota bounds the CPU time of a program.
+func (s *service) SetQuota(r control.QuotaRequest, _ *control.None) error {
+	return s.supervisor.each(r.Program, func(p *program) error {
+		if err := cgroup.LimitCPU(s.lab, r.Host+"."+p.spec.Name, p.status.PID, r.Cores); err != nil {
+			return fmt.Errorf("quota of %s: %w", p.spec.Name, err)
+		}
+		return nil
+	})
 }
 
 // StartContainer starts a container. One that runs already is left as it is.

@@ -174,19 +174,29 @@ func (h *host) connection() (*rpc.Client, error) {
 	return h.client, nil
 }
 
-// setCut cuts or restores all links of the host.
-func (h *host) setCut(cut, carrier bool) error {
+// setCut cuts or restores links of the host.
+func (h *host) setCut(cut bool, r control.CutRequest) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.up {
 		return fmt.Errorf("host %s is off", h.name)
 	}
+	found := false
 	for _, l := range h.links {
-		if err := setPort(h.name, l, !cut, carrier); err != nil {
+		if r.Interface != "" && r.Interface != l.Name {
+			continue
+		}
+		found = true
+		if err := setPort(h.name, l, !cut, r.Carrier); err != nil {
 			return err
 		}
 	}
-	h.cut = cut
+	if !found {
+		return fmt.Errorf("%s has no interface %q", h.name, r.Interface)
+	}
+	if r.Interface == "" {
+		h.cut = cut
+	}
 	return nil
 }
 

@@ -67,9 +67,10 @@ type keeper struct {
 	config Config
 	pki    *pki
 
-	mu    sync.Mutex // of the set of hosts
-	hosts map[string]*host
-	nodes map[int]control.NodeRequest
+	mu     sync.Mutex // of the set of hosts
+	hosts  map[string]*host
+	nodes  map[int]control.NodeRequest
+	filter filter
 }
 
 // Main runs a lab until it is shut down or its owner ends.

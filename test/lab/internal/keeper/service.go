@@ -49,13 +49,13 @@ func (s *service) Shutdown(control.None, *control.None) error {
 	return nil
 }
 
-// Cut takes a host off the network.
+// Cut takes a host, or one of its interfaces, off the network.
 func (s *service) Cut(r control.CutRequest, _ *control.None) error {
 	h, err := s.keeper.find(r.Host)
 	if err != nil {
 		return err
 	}
-	return h.setCut(true, r.Carrier)
+	return h.setCut(true, r)
 }
 
 // Restore connects a host again.
@@ -64,7 +64,7 @@ func (s *service) Restore(r control.CutRequest, _ *control.None) error {
 	if err != nil {
 		return err
 	}
-	return h.setCut(false, false)
+	return h.setCut(false, r)
 }
 
 func (s *service) tell(method string, r control.SignalRequest) error {
@@ -88,6 +88,15 @@ func (s *service) Restart(r control.SignalRequest, _ *control.None) error {
 
 // Signal sends a program a signal.
 func (s *service) Signal(r control.SignalRequest, _ *control.None) error { return s.tell("Signal", r) }
+
+// SetQuota bounds the CPU time of a program.
+func (s *service) SetQuota(r control.QuotaRequest, _ *control.None) error {
+	h, err := s.keeper.find(r.Host)
+	if err != nil {
+		return err
+	}
+	return h.call("SetQuota", r)
+}
 
 // PowerOff switches a host off, without any notice to what runs in it.
 func (s *service) PowerOff(name string, _ *control.None) error {
@@ -150,6 +159,9 @@ func (s *service) AddNode(r control.NodeRequest, reply *string) error {
 	if err := k.changeRoutes("AddRoutes", n); err != nil {
 		return err
 	}
+	if err := k.changeFilter(func(*filter) {}); err != nil {
+		return err
+	}
 	return k.reconfigureRouter()
 }
 
@@ -174,7 +186,8 @@ func (s *service) AddInterface(r control.InterfaceRequest, _ *control.None) erro
 		return err
 	}
 	h.extra = append(h.extra, link)
-	return nil
+	// What is dropped or lost is so on the new interface, too.
+	return s.keeper.changeFilter(func(*filter) {})
 }
 
 // RemoveNode switches a node off and forgets it.

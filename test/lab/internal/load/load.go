@@ -100,16 +100,15 @@ func sendRequests(ctx context.Context, o Options, c *collector) error {
 	var requests sync.WaitGroup
 	defer requests.Wait()
 	for {
+		ended := c.send()
 		select {
 		case slots <- struct{}{}:
 			requests.Go(func() {
 				defer func() { <-slots }()
-				sent := time.Now()
-				body, err := ask()
-				c.add(sent, body, err)
+				ended(ask())
 			})
 		default:
-			c.add(time.Now(), "", errors.New("too many requests in flight"))
+			ended("", errors.New("too many requests in flight"))
 		}
 		select {
 		case <-ctx.Done():
@@ -172,7 +171,7 @@ func readStream(ctx context.Context, o Options, c *collector) error {
 		if cause != nil {
 			err = cause
 		}
-		c.add(time.Now(), "", err)
+		c.send()("", err)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -184,7 +183,7 @@ func readStream(ctx context.Context, o Options, c *collector) error {
 	for lines.Scan() {
 		silence.Reset(o.Timeout)
 		_, line, _ := strings.Cut(lines.Text(), " ")
-		c.add(time.Now(), line, nil)
+		c.send()(line, nil)
 	}
 	if err := lines.Err(); err != nil {
 		fail(err)

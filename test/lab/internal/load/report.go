@@ -21,6 +21,12 @@ type Report struct {
 	LongestGap time.Duration `json:"longestGap"`
 	// LongestGapAt is when that began.
 	LongestGapAt time.Time `json:"longestGapAt"`
+	// LongestOutage is the longest time between the sending of two answered
+	// requests, one after the other, as far as the outcome of all before is known:
+	// what users find the service to be away for.
+	LongestOutage time.Duration `json:"longestOutage"`
+	// LongestOutageAt is when the first one of them was sent.
+	LongestOutageAt time.Time `json:"longestOutageAt"`
 	// Slowest is the longest time that a successful request took.
 	Slowest time.Duration `json:"slowest"`
 	// Errors counts failures by their text.
@@ -37,8 +43,8 @@ type Report struct {
 
 // String sums the report up in one line.
 func (r Report) String() string {
-	text := fmt.Sprintf("sent %d, ok %d, failed %d, longest gap %s, errors %v, nodes %v",
-		r.Sent, r.OK, r.Failed, r.LongestGap.Round(time.Millisecond), r.Errors, r.Nodes)
+	text := fmt.Sprintf("sent %d, ok %d, failed %d, longest gap %s, longest outage %s, errors %v, nodes %v",
+		r.Sent, r.OK, r.Failed, r.LongestGap.Round(time.Millisecond), r.LongestOutage.Round(time.Millisecond), r.Errors, r.Nodes)
 	if r.Failed > 0 {
 		const clock = "15:04:05.000"
 		text += fmt.Sprintf(", failures from %s to %s", r.FirstFailure.Format(clock), r.LastFailure.Format(clock))
@@ -47,9 +53,10 @@ func (r Report) String() string {
 }
 
 type collector struct {
-	mu    sync.Mutex
-	last  time.Time // success, or the start
-	state Report
+	mu      sync.Mutex
+	last    time.Time // success, or the start
+	outages outages
+	state   Report
 }
 
 func newCollector() *collector {
@@ -59,10 +66,24 @@ func newCollector() *collector {
 	}
 }
 
-func (c *collector) add(sent time.Time, body string, err error) {
-	now := time.Now()
+// send counts a request that is being sent; the returned function what became of
+// it.
+func (c *collector) send() (ended func(body string, err error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	sent := time.Now()
+	number := c.outages.send(sent)
+	return func(body string, err error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.outages.end(number, err == nil)
+		c.add(sent, body, err)
+	}
+}
+
+// add counts the end of a request. The lock is held.
+func (c *collector) add(sent time.Time, body string, err error) {
+	now := time.Now()
 	c.state.Sent++
 	if err != nil {
 		c.state.Failed++
@@ -98,6 +119,7 @@ func (c *collector) report() Report {
 	defer c.mu.Unlock()
 	r := c.state
 	r.At = time.Now()
+	r.LongestOutage, r.LongestOutageAt = c.outages.longest, c.outages.at
 	c.closeGap(r.At, &r)
 	r.Errors, r.Pods, r.Nodes = maps.Clone(r.Errors), maps.Clone(r.Pods), maps.Clone(r.Nodes)
 	return r
