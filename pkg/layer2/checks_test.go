@@ -117,6 +117,12 @@ func TestCheckOfNothing(t *testing.T) {
 	s.set(in(Cover, one(Certain, vip)))
 	s.run(time.Second)
 	s.silent()
+	if err := s.b.check(2, vip, fellowMAC); err != nil {
+		t.Error(err)
+	}
+	s.start = s.now
+	s.run(time.Second)
+	s.said("0s eth0 reply 192.0.2.10")
 }
 
 func TestAnnouncerChecks(t *testing.T) {

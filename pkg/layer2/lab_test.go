@@ -105,7 +105,7 @@ func newLab(t *testing.T) *lab {
 	number := labs.Add(1)
 	l := &lab{
 		t: t, n: fmt.Sprintf("n%d", number), p: fmt.Sprintf("p%d", number),
-		changed: make(chan struct{}, 1), frames: make(chan seen, 4096),
+		changed: make(chan struct{}, 1), frames: make(chan seen, 8192),
 	}
 	l.link()
 	l.a = New(Config{Changed: func() {
@@ -166,6 +166,10 @@ func (l *lab) listen() {
 	if l.peer, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil); err != nil {
 		l.t.Fatal(err)
 	}
+	// A machine that is busy must not look like a network that loses frames.
+	if err := force(l.peer, 16<<20); err != nil {
+		l.t.Fatal(err)
+	}
 	conn, mac := l.peer, l.mac
 	l.t.Cleanup(func() { _ = conn.Close() })
 	go func() {
@@ -191,6 +195,19 @@ func (l *lab) listen() {
 			}
 		}
 	}()
+}
+
+// force makes room for so many octets that wait to be read.
+func force(conn *packet.Conn, octets int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, octets)
+	})
+	return errors.Join(err, failed)
 }
 
 // state is one of the node's end.
@@ -254,6 +271,21 @@ func (l *lab) until(what string, is func(Status) bool) {
 	for !is(l.a.Status()) {
 		select {
 		case <-l.changed:
+		case <-deadline:
+			l.t.Fatalf("not %s: %+v", what, l.a.Status())
+		}
+	}
+}
+
+// counts waits for counters, which tell of no change.
+func (l *lab) counts(what string, is func(Status) bool) {
+	l.t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	deadline := time.After(10 * time.Second)
+	for !is(l.a.Status()) {
+		select {
+		case <-poll.C:
 		case <-deadline:
 			l.t.Fatalf("not %s: %+v", what, l.a.Status())
 		}

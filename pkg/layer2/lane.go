@@ -10,9 +10,9 @@ const (
 	// slotTime and slotFrames are the pace of each lane. The 2,000 addresses of a
 	// node that has died are told for the first time within 320 ms, at two frames
 	// each for IPv4, which leaves time to notice its death where half a second is
-	// all there is. No queue overflows: the ring of a NIC has 256 places or more,
-	// that of the qdisc before it 1,000 (txqueuelen), as has that of each host which
-	// receives the broadcasts (net.core.netdev_max_backlog).
+	// all there is. No queue overflows: two slots at once fit into a NIC's ring of
+	// 256, and many more into the 1,000 places of the qdisc (txqueuelen) and of the
+	// hosts that receive the broadcasts (net.core.netdev_max_backlog).
 	slotTime   = 10 * time.Millisecond
 	slotFrames = 128
 	// failureTime is how long nothing is sent after the kernel refused a frame.
@@ -67,8 +67,9 @@ func (b *book) flushLane(l *link, f family, now time.Time, send sender) (next ti
 			return lane.paused
 		}
 		if end := lane.slot.Add(slotTime); !now.Before(end) {
-			// A timer that is a little late does not slow the lane down.
-			if lane.slot = end; now.Sub(end) >= slotTime/4 {
+			// A busy node's timers are late. What that costs is made up for, but by
+			// no more than one slot, lest too much is sent at once.
+			if lane.slot = end; now.Sub(end) >= slotTime {
 				lane.slot = now
 			}
 			lane.sent = 0

@@ -132,6 +132,35 @@ func TestPaceOfSmallTurns(t *testing.T) {
 	}
 }
 
+// TestLateTimers: a busy node keeps the pace on average, and sends two slots at
+// once at most.
+func TestLateTimers(t *testing.T) {
+	s := newSim(t)
+	s.set(wide(2000, Certain))
+	count, most := 0, 0
+	for turn := range 35 {
+		s.now = s.start.Add(time.Duration(turn) * slotTime)
+		if turn%5 > 0 { // late by four fifths of a slot
+			s.now = s.now.Add(slotTime * 4 / 5)
+		}
+		before := count
+		s.b.turn(s.now, func(*link, family, []byte) error { count++; return nil })
+		most = max(most, count-before)
+	}
+	if count < 4000 || most > slotFrames {
+		t.Errorf("%d frames after 350 ms, %d at once", count, most)
+	}
+	// What was missed for long is not made up for.
+	s.set(wide(4000, Certain))
+	count = 0
+	for _, late := range []time.Duration{10 * slotTime, 10*slotTime + 2, 10*slotTime + 4} {
+		s.b.turn(s.now.Add(late), func(*link, family, []byte) error { count++; return nil })
+	}
+	if count > 2*slotFrames {
+		t.Errorf("%d frames after a long pause", count)
+	}
+}
+
 // TestQueueMoves: a frame may be answered, and more be queued, while it is sent.
 func TestQueueMoves(t *testing.T) {
 	s := newSim(t)

@@ -80,6 +80,8 @@ func TestLabProber(t *testing.T) {
 	l := newLab(t)
 	in := l.host()
 	p, answers, _ := l.prober(client, client6)
+	// What the host asks us of its own accord would be a sign of life, too.
+	in("sh", "-c", "for f in ipv4 ipv6; do echo 60 >/proc/sys/net/$f/neigh/"+l.p+"/delay_first_probe_time; done")
 	answered := func(host netip.Addr) {
 		t.Helper()
 		select {
@@ -91,9 +93,34 @@ func TestLabProber(t *testing.T) {
 			t.Fatalf("%v does not answer", host)
 		}
 	}
+	// An interface that has come up hears nothing at first.
+	appears := func(host netip.Addr) {
+		t.Helper()
+		again := time.NewTicker(100 * time.Millisecond)
+		defer again.Stop()
+		deadline := time.After(10 * time.Second)
+		asked := 0
+		for len(answers) == 0 {
+			l.ask(p, host, l.mac)
+			asked++
+			select {
+			case <-again.C:
+			case <-deadline:
+				t.Fatalf("%v does not answer", host)
+			}
+		}
+		for range asked {
+			select {
+			case got := <-answers:
+				if got.Host != host || got.MAC != l.mac {
+					t.Errorf("answer %+v, want %v from %v", got, l.mac, host)
+				}
+			case <-again.C: // of the first questions, some are lost
+			}
+		}
+	}
 	for _, host := range []netip.Addr{client, client6} {
-		l.ask(p, host, l.mac)
-		answered(host)
+		appears(host)
 		l.ask(p, host, announce.MAC{})
 		answered(host)
 		// A question to another MAC address is another host's.
@@ -118,8 +145,7 @@ func TestLabProber(t *testing.T) {
 		t.Errorf("answer %+v from a host that is cut off", <-answers)
 	}
 	for _, host := range []netip.Addr{client, client6} {
-		l.ask(p, host, l.mac)
-		answered(host)
+		appears(host)
 	}
 }
 

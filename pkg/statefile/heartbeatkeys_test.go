@@ -144,3 +144,42 @@ func TestReadHeartbeatKeysRefuses(t *testing.T) {
 		}
 	}
 }
+
+// FuzzReadHeartbeatKeys also tries each pair of keys with its checksum corrected:
+// what is read is what was written, or nothing.
+func FuzzReadHeartbeatKeys(f *testing.F) {
+	for _, keys := range []announce.HeartbeatKeys{{Current: keyOf("a", 32)}, {Current: keyOf("b", 256), Previous: keyOf("a", 32)}} {
+		data, err := encodeKeys(keys)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`{"format":1,"key":null,"sha256":""}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		check := func(data []byte) {
+			keys, err := decodeKeys(data)
+			if err != nil {
+				if !keys.Equal(announce.HeartbeatKeys{}) {
+					t.Errorf("a part of a result with %v", err)
+				}
+				return
+			}
+			again, err := encodeKeys(keys)
+			if err != nil || len(again) > maxKeysFile {
+				t.Fatalf("%v, %d bytes", err, len(again))
+			}
+			if back, err := decodeKeys(again); err != nil || !back.Equal(keys) {
+				t.Errorf("read %v again, %v; want %v", back, err, keys)
+			}
+		}
+		check(data)
+		var e keysEnvelope
+		if json.Unmarshal(data, &e) == nil {
+			e.SHA256 = checksumOfKeys(announce.HeartbeatKeys{Current: e.Key, Previous: e.Previous})
+			if corrected, err := json.Marshal(e); err == nil {
+				check(corrected)
+			}
+		}
+	})
+}
