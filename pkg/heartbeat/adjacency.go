@@ -58,6 +58,8 @@ type adjacency struct {
 	// had is the last number of this process that the fellow echoed.
 	had uint64
 
+	// refused is when its kernel said that the speaker is not there.
+	refused time.Time
 	// answered is when its kernel, served when its speaker answered a question.
 	answered, served time.Time
 	// tries are questions in a row without an answer, tried the time of the last.
@@ -80,6 +82,8 @@ func (a *adjacency) evidence() time.Time {
 
 func (a *adjacency) liveness(now time.Time) Liveness {
 	switch {
+	case a.refused.After(a.heard) && now.Sub(a.refused) < silence:
+		return Silent
 	case !a.heard.IsZero() && now.Sub(a.heard) < silence:
 		return Up
 	case !a.served.IsZero() && now.Sub(a.served) < servingTime:
@@ -129,6 +133,10 @@ func (a *adjacency) nextChange(now time.Time) (at time.Time) {
 	switch a.liveness(now) {
 	case Up:
 		return a.heard.Add(silence)
+	case Silent:
+		if a.refused.After(a.heard) {
+			return a.refused.Add(silence)
+		}
 	case Serving:
 		return a.served.Add(servingTime)
 	case Dead:

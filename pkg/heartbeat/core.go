@@ -484,6 +484,17 @@ func (c *core) acknowledged(seq uint64, now time.Time) bool {
 	return !slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.liveness(now) == Up && a.had < seq })
 }
 
+// refused is that a fellow's kernel says that nobody listens for heartbeats. Whoever
+// can send on the link can say so; all that follows is that the fellow is covered
+// until it is heard again.
+func (c *core) refused(index int, host netip.Addr, now time.Time) {
+	for _, a := range c.adjacencies {
+		if a.link == index && a.to == host {
+			a.refused = now
+		}
+	}
+}
+
 // apiAnswer is that the API server answered a question that was asked at that
 // time.
 func (c *core) apiAnswer(asked time.Time) {

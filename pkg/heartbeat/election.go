@@ -86,7 +86,10 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 		return Standby
 	}
 	end := owner.heard().Add(c.state.Grace)
-	over := c.state.NoCover || !now.Before(end)
+	if c.state.NoCover {
+		end = owner.heard().Add(silence) // what a host says by ICMP is no reason to take over
+	}
+	over := !now.Before(end)
 	if !over && (c.graceEnd.IsZero() || end.Before(c.graceEnd)) {
 		c.graceEnd = end
 	}

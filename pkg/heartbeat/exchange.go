@@ -106,9 +106,10 @@ type port struct {
 	failed chan struct{} // closed by the reader
 }
 
+// received is a packet, or who has refused one.
 type received struct {
 	link int
-	near bool
+	event
 	data []byte
 }
 
@@ -258,10 +259,11 @@ func (x *Exchange) receive(p received) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for range maxWaiting {
-		if why := x.accept(&p); why == accepted {
-			x.counters.Received++
-		} else {
+		switch why := x.accept(&p); {
+		case why != accepted:
 			x.counters.Rejected[string(why)]++
+		case !p.refused.IsValid():
+			x.counters.Received++
 		}
 		select {
 		case p = <-x.packets:
@@ -274,7 +276,11 @@ func (x *Exchange) receive(p received) {
 // accept is about one packet. The cheapest checks come first, for whoever is on the
 // LAN can send any.
 func (x *Exchange) accept(p *received) rejection {
-	if !p.near {
+	if p.refused.IsValid() {
+		x.core.refused(p.link, p.refused, time.Now())
+		return accepted
+	}
+	if p.hops != hops {
 		return rejectHops
 	}
 	if len(p.data) < headerLength+trailerLength || id(binary.BigEndian.Uint64(p.data[12:])) != x.core.self {
@@ -487,12 +493,12 @@ func (x *Exchange) read(p *port, link int) {
 	defer close(p.failed)
 	buffer := make([]byte, 2*maxPacket)
 	for {
-		n, near, err := p.Receive(buffer)
+		e, err := p.Receive(buffer)
 		if err != nil {
 			return
 		}
 		select {
-		case x.packets <- received{link, near, slices.Clone(buffer[:n])}:
+		case x.packets <- received{link, e, slices.Clone(buffer[:e.n])}:
 		default:
 			x.mu.Lock()
 			x.counters.Dropped++

@@ -24,17 +24,17 @@ const (
 	noneLimit = 900 * time.Millisecond
 )
 
-// event is something that happens to the world; it is nil-able by when.
-type event struct {
+// happening is something that happens to the world.
+type happening struct {
 	name string
 	when func(w *world) bool
 	do   func(w *world)
 }
 
 // events are all that can happen to n nodes.
-func events(n int) (all []event) {
+func events(n int) (all []happening) {
 	add := func(when func(*world) bool, do func(*world), name string, args ...any) {
-		all = append(all, event{fmt.Sprintf(name, args...), when, do})
+		all = append(all, happening{fmt.Sprintf(name, args...), when, do})
 	}
 	for i := range n {
 		add(func(w *world) bool { return w.nodes[i].core != nil }, func(w *world) { w.kill(i) }, "kill %s", nodeName(i))
@@ -178,7 +178,7 @@ func TestModel(t *testing.T) {
 }
 
 type explorer struct {
-	events             []event
+	events             []happening
 	seen               map[string]int // fingerprints, and the depth left when they were explored
 	moments, sequences int
 	failures           []string
