@@ -66,6 +66,10 @@ type adjacency struct {
 	tries int
 	tried time.Time
 
+	// checked is how many checks of this node the fellow has seen, modulo 256.
+	checked    uint8
+	inspection inspection
+
 	// sent is when the last packet left; hurried means that the next one waits for
 	// replyPause only.
 	sent    time.Time

@@ -60,7 +60,8 @@ type core struct {
 	graceEnd time.Time
 
 	apiAsked, apiAnswered time.Time
-	takeovers             uint64 // so far
+	arrived               map[announce.MAC]uint8 // checks, by the MAC of who sent them
+	takeovers             uint64                 // so far
 }
 
 type mark struct {
@@ -116,6 +117,7 @@ type actions struct {
 	asks    []ask
 	// scouts are links on which more witnesses are wanted.
 	scouts []int
+	checks []Check
 	// api asks the API server for a sign of life.
 	api bool
 	// next is when the next turn is due.
@@ -379,7 +381,7 @@ func (c *core) receive(index int, m *packet, newest keyID, now time.Time) reject
 	first := a.liveness(now) != Up
 	a.seq, a.heard, a.newest = m.seq, now, newest
 	a.echoLife, a.echoSeq = m.life, m.seq
-	a.tries = 0
+	a.tries, a.checked = 0, m.checks
 	if first || m.echoLife != c.life {
 		a.hurried = true
 	}
@@ -526,6 +528,7 @@ func (c *core) turn(now time.Time) actions {
 	}
 	var out actions
 	c.probe(now, &out)
+	c.inspect(now, &out)
 	c.send(now, &out)
 	out.next = c.nextTurn(now)
 	c.due = out.next
@@ -603,7 +606,7 @@ func (c *core) send(now time.Time, out *actions) {
 			m := packet{
 				flags: c.flags(now), from: c.self, to: a.peer.id, link: a.segment,
 				life: c.life, seq: c.seq, echoLife: a.echoLife, echoSeq: a.echoSeq,
-				table: a.peer.version, ack: a.peer.known, views: views, claims: chunk,
+				table: a.peer.version, ack: a.peer.known, views: views, claims: chunk, checks: c.arrived[a.mac],
 			}
 			if telling {
 				m.chunk, m.chunks = uint8(i), uint8(len(chunks))

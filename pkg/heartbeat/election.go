@@ -86,18 +86,16 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 		return Standby
 	}
 	end := owner.heard().Add(c.state.Grace)
-	if c.state.NoCover {
+	if c.state.NoCover || !owner.coverable(e.group) {
 		end = owner.heard().Add(silence) // what a host says by ICMP is no reason to take over
 	}
 	over := !now.Before(end)
 	if !over && (c.graceEnd.IsZero() || end.Before(c.graceEnd)) {
 		c.graceEnd = end
 	}
-	switch {
-	case over && c.follows(e, owner, true, now) && c.connected(e, owner, now):
+	// This node is not cut off: it hears the owner's kernel.
+	if over && c.follows(e, owner, true, now) {
 		return c.claim(e)
-	case over && c.follows(e, owner, true, now):
-		c.unsettled = true
 	}
 	if c.covers(e, owner, now) {
 		return Cover
@@ -149,7 +147,7 @@ func (c *core) follows(e *entry, owner *peer, somebody bool, now time.Time) bool
 // covers reports whether this node is the one to cover the owner: traffic goes to
 // that one, so that it does not matter who gives addresses away.
 func (c *core) covers(e *entry, owner *peer, now time.Time) bool {
-	return !c.state.NoCover && c.first(e, owner, now, func(bool) bool { return true }) == c.self
+	return !c.state.NoCover && owner.coverable(e.group) && c.first(e, owner, now, func(bool) bool { return true }) == c.self
 }
 
 // first is the first candidate besides the owner that lives and fits, or 0.

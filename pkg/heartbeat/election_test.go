@@ -96,3 +96,14 @@ func TestRestart(t *testing.T) {
 		}
 	}
 }
+
+func TestGraceEnds(t *testing.T) {
+	w := settled(t, 3, func(w *world) { w.grace = 10 * time.Second })
+	w.kill(0)
+	w.run(9*time.Second, nil)
+	w.wantOwners(t)
+	if gap := w.gap(2 * time.Second); gap > 100*time.Millisecond {
+		t.Errorf("nobody answered for %v", gap)
+	}
+	w.wantOwners(t, 1)
+}

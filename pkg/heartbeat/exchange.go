@@ -38,12 +38,22 @@ type Prober interface {
 	Ask(link int, host netip.Addr, mac announce.MAC) error
 }
 
+// Checker sends answers in place of fellows, to these fellows alone, to find out
+// whether the network lets them through.
+type Checker interface {
+	// Check does not block. An error means that nothing is sent.
+	Check(link int, addr netip.Addr, owner announce.MAC) error
+	// Arrived counts those of others, by the MAC address of the sender.
+	Arrived() map[announce.MAC]uint8
+}
+
 // Config is what an Exchange does not change while it runs.
 type Config struct {
 	// Changed is called after Decisions or Adjacencies may have changed. It must not
 	// block.
 	Changed func()
 	Prober  Prober
+	Checker Checker
 	// API asks the API server for a sign of life.
 	API func(ctx context.Context) error
 	// Neighbors lists hosts on a link that the kernel knows.
@@ -192,7 +202,7 @@ func (x *Exchange) Counters() Counters {
 func (x *Exchange) Problems() []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.Clone(x.problems)
+	return slices.Concat(x.problems, x.core.inspectionProblems())
 }
 
 // Farewell tells the fellows that this process is about to end and another one to
@@ -341,6 +351,7 @@ func (x *Exchange) turn(ctx context.Context) (next time.Time) {
 	}
 	x.mu.Lock()
 	now := time.Now()
+	x.core.arrived = x.config.Checker.Arrived()
 	out := x.core.turn(now)
 	changed, hosts := x.core.changed, x.listened
 	if x.core.news {
@@ -408,6 +419,14 @@ func (x *Exchange) ask(ctx context.Context, out *actions, hosts map[int][]netip.
 		if err := x.config.Prober.Ask(q.link, q.host, q.mac); err != nil {
 			x.mu.Lock()
 			x.core.unasked(q)
+			x.mu.Unlock()
+		}
+	}
+	for _, c := range out.checks {
+		if err := x.config.Checker.Check(c.Link, c.Address, c.Owner); err != nil {
+			klog.FromContext(ctx).V(2).Info("No check for ARP inspection", "reason", err.Error())
+			x.mu.Lock()
+			x.core.unchecked(c)
 			x.mu.Unlock()
 		}
 	}

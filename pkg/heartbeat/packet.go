@@ -57,7 +57,9 @@ type packet struct {
 	// table is the version of what the sender claims, ack that of the receiver's
 	// table that it has.
 	table, ack uint32
-	views      []view
+	// checks is how many checks of the receiver's have arrived, modulo 256.
+	checks uint8
+	views  []view
 	// chunk is one of so many parts of the table; chunks is 0 in a packet without
 	// one.
 	chunk, chunks uint8
@@ -98,7 +100,7 @@ func (p *packet) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, p.echoSeq)
 	b = binary.BigEndian.AppendUint32(b, p.table)
 	b = binary.BigEndian.AppendUint32(b, p.ack)
-	b = append(b, byte(len(p.views)), p.chunk, p.chunks, 0)
+	b = append(b, byte(len(p.views)), p.chunk, p.chunks, p.checks)
 	for _, v := range p.views {
 		b = binary.BigEndian.AppendUint64(b, uint64(v.of))
 		b = binary.BigEndian.AppendUint32(b, uint32(v.link))
@@ -144,9 +146,10 @@ func parsePacket(b []byte) (packet, error) {
 		ack:      binary.BigEndian.Uint32(b[60:]),
 		chunk:    b[65],
 		chunks:   b[66],
+		checks:   b[67],
 	}
 	views := int(b[64])
-	if p.flags&^knownFlags != 0 || b[67] != 0 || views > maxViews || p.chunks > maxChunks ||
+	if p.flags&^knownFlags != 0 || views > maxViews || p.chunks > maxChunks ||
 		p.chunks == 0 && p.chunk != 0 || p.chunks > 0 && p.chunk >= p.chunks || p.life == 0 || p.seq == 0 {
 		return packet{}, errPacketContent
 	}

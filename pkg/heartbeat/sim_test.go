@@ -39,6 +39,8 @@ type world struct {
 	grace time.Duration
 	noCover,
 	noWitness bool
+	// inspects: the network drops ARP whose sender is not the source of the frame.
+	inspects bool
 	trace []string
 }
 
@@ -249,6 +251,16 @@ func (w *world) turn(m *machine) {
 	}
 	for _, q := range out.asks {
 		w.ask(m, q)
+	}
+	for _, c := range out.checks {
+		for _, other := range w.nodes {
+			if nodeMAC(other.index) == c.Owner && other.core != nil && w.reach[m.index][other.index] && !w.inspects {
+				if other.core.arrived == nil {
+					other.core.arrived = make(map[announce.MAC]uint8)
+				}
+				other.core.arrived[nodeMAC(m.index)]++
+			}
+		}
 	}
 	if out.api && w.api && !m.offline {
 		m.core.apiAnswer(w.now)

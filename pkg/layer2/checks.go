@@ -85,6 +85,16 @@ func check(own, owner announce.MAC, addr netip.Addr) []byte {
 	return frame
 }
 
+// Arrived counts the checks of fellows about addresses of this node, modulo 256, by
+// the MAC address of the sender.
+func (a *Announcer) Arrived() map[announce.MAC]uint8 {
+	out := make(map[announce.MAC]uint8)
+	for mac, n := range a.book.checks.snapshot() {
+		out[mac] = uint8(n.ARP + n.NDP)
+	}
+	return out
+}
+
 // check puts one into the queue.
 func (b *book) check(index int, addr netip.Addr, owner announce.MAC) error {
 	l := b.links[index]

@@ -105,6 +105,7 @@ func Run(ctx context.Context, config Config) error {
 	fellows := heartbeat.New(heartbeat.Config{
 		Changed:   func() { s.fellowship.put(struct{}{}) },
 		Prober:    hosts,
+		Checker:   lan,
 		API:       api.alive,
 		Neighbors: neighbors,
 	})
