@@ -53,7 +53,7 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	switch c.liveness(owner, e.group, now) {
 	case Up:
 		switch {
-		case owner.releasing() && c.follows(e, owner, false, now):
+		case (owner.releasing() || owner.restarting() && !c.mayCover(e, owner)) && c.follows(e, owner, false, now):
 			return c.claim(e)
 		case (owner.restarting() || owner.starting()) && e.seen == owner.id && c.covers(e, owner, now):
 			return Cover // until it owns the address again
@@ -86,7 +86,7 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 		return Standby
 	}
 	end := owner.heard().Add(c.state.Grace)
-	if c.state.NoCover || !owner.coverable(e.group) {
+	if !c.mayCover(e, owner) {
 		end = owner.heard().Add(silence) // what a host says by ICMP is no reason to take over
 	}
 	over := !now.Before(end)
@@ -147,7 +147,13 @@ func (c *core) follows(e *entry, owner *peer, somebody bool, now time.Time) bool
 // covers reports whether this node is the one to cover the owner: traffic goes to
 // that one, so that it does not matter who gives addresses away.
 func (c *core) covers(e *entry, owner *peer, now time.Time) bool {
-	return !c.state.NoCover && owner.coverable(e.group) && c.first(e, owner, now, func(bool) bool { return true }) == c.self
+	return c.mayCover(e, owner) && c.first(e, owner, now, func(bool) bool { return true }) == c.self
+}
+
+// mayCover reports whether it is allowed to answer in the owner's place, and such
+// answers arrive.
+func (c *core) mayCover(e *entry, owner *peer) bool {
+	return !c.state.NoCover && owner.coverable(e.group)
 }
 
 // first is the first candidate besides the owner that lives and fits, or 0.

@@ -31,6 +31,20 @@ func TestInspection(t *testing.T) {
 	}
 }
 
+// TestRestartWithoutCover: who says that it restarts loses its addresses at once.
+func TestRestartWithoutCover(t *testing.T) {
+	w := settled(t, 3, func(w *world) { w.noCover = true })
+	w.restart(0)
+	if gap := w.gap(300 * time.Millisecond); gap > 0 {
+		t.Errorf("nobody answered for %v", gap)
+	}
+	w.kill(0)
+	if gap := w.gap(3 * time.Second); gap > 0 {
+		t.Errorf("nobody answered for %v", gap)
+	}
+	w.wantOwners(t, 1)
+}
+
 // TestChecksAreFew: where they arrive, there is no need for many.
 func TestChecksAreFew(t *testing.T) {
 	w := newWorld(3)

@@ -105,6 +105,15 @@ func (w *world) start(i int) {
 	w.tell(m)
 }
 
+// restart has the speaker say that it is about to end.
+func (w *world) restart(i int) {
+	m := w.nodes[i]
+	s := m.core.state
+	s.Restarting = true
+	m.core.set(s, w.now)
+	m.next = w.now
+}
+
 // kill ends the speaker, and the process that tells others nothing.
 func (w *world) kill(i int) { w.nodes[i].core = nil }
 
