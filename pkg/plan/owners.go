@@ -38,7 +38,8 @@ type Ownership struct {
 	standing *standing
 	owner    int // index of the node, -1 if there is none
 	verdict  Verdict
-	taken    bool // the owner took the address over by itself
+	taken    bool   // the owner took the address over by itself
+	claimed  uint32 // the epoch in which it did
 }
 
 // Owner is the name of the owner; empty if there is none.
@@ -248,9 +249,10 @@ func (c *computation) settleOwner(a *Address) bool {
 	if a.address.before.layer2 == nil {
 		return false
 	}
-	if i := c.taker(a); i >= 0 {
+	if i, by := c.taker(a); i >= 0 {
 		c.give(a, i, Announces)
 		a.Layer2.taken = a.Layer2.Owner() != a.address.before.owner()
+		a.Layer2.claimed = by.epoch
 		return true
 	}
 	return c.keepOwner(a) || c.inherit(a)
@@ -481,7 +483,7 @@ func (c *computation) putOnLAN(a *Address) {
 	key := lanKey{
 		pool:                a.pool,
 		candidates:          strings.Join(o.Candidates, "\n"),
-		epoch:               a.address.before.nextEpoch(o.Owner()),
+		epoch:               a.address.before.nextEpoch(o.Owner(), o.claimed),
 		healthCheckNodePort: a.service.healthCheckNodePort,
 	}
 	// The first owner asks whether the address is in use; one that takes it

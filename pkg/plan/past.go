@@ -41,16 +41,18 @@ func (p past) supersedes(other past) bool {
 }
 
 // nextEpoch is that of the address if it is the named node's from now on: another
-// owner begins another one. At the greatest there is it stays, as on the wire an
-// epoch that begins anew would lose against all others.
-func (p past) nextEpoch(owner string) uint32 {
-	switch {
-	case p.layer2 == nil:
+// owner begins another one, and so does one that has claimed it in a greater one. At
+// the greatest there is it stays, as on the wire an epoch that begins anew would lose
+// against all others.
+func (p past) nextEpoch(owner string, claimed uint32) uint32 {
+	if p.layer2 == nil {
 		return 0
-	case owner == p.owner() || p.layer2.Epoch == math.MaxUint32:
-		return p.layer2.Epoch
 	}
-	return p.layer2.Epoch + 1
+	epoch := max(p.layer2.Epoch, claimed)
+	if owner == p.owner() && epoch == p.layer2.Epoch || epoch == math.MaxUint32 {
+		return epoch
+	}
+	return epoch + 1
 }
 
 // remember reads from the nodes' previous programs who announces the addresses

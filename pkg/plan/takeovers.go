@@ -27,7 +27,7 @@ func newClaims(takeovers []announce.Takeover) claims {
 	var all claims
 	for _, t := range takeovers {
 		for _, r := range t.Addresses {
-			if t.Term == 0 || !netipx.IPRange(r).IsValid() {
+			if !netipx.IPRange(r).IsValid() {
 				return nil
 			}
 			all = append(all, claim{r, t.Epoch, t.Term})
@@ -42,8 +42,10 @@ func newClaims(takeovers []announce.Takeover) claims {
 	return all
 }
 
-// term of the claim on an address of the epoch; 0 if there is none.
-func (c claims) term(addr netip.Addr, epoch uint32) uint32 {
+// on is the claim on an address that goes beyond the epoch; it is zero if there is
+// none. One of a greater epoch is that of a node that remembers what no program says
+// any more: all candidates go by it.
+func (c claims) on(addr netip.Addr, epoch uint32) claim {
 	at, found := slices.BinarySearchFunc(c, addr, func(x claim, a netip.Addr) int {
 		switch {
 		case x.To().Less(a):
@@ -53,10 +55,10 @@ func (c claims) term(addr netip.Addr, epoch uint32) uint32 {
 		}
 		return 0
 	})
-	if !found || c[at].epoch != epoch {
-		return 0
+	if !found || c[at].epoch < epoch || c[at].epoch == epoch && c[at].term == 0 {
+		return claim{}
 	}
-	return c[at].term
+	return c[at]
 }
 
 // able are those of the address's previous candidates, in order, that could own it
@@ -73,15 +75,16 @@ func (c *computation) able(a *Address) iter.Seq[int] {
 }
 
 // taker is the candidate that took the address over from its owner, by its own
-// account: the one of the greatest term, of equals the first; -1 if there is none.
-func (c *computation) taker(a *Address) int {
-	taker, latest := -1, uint32(0)
+// account: the one of the greatest claim, of equals the first; -1 if there is none.
+func (c *computation) taker(a *Address) (taker int, by claim) {
+	taker = -1
 	for i := range c.able(a) {
-		if term := c.nodes[i].claims.term(a.From(), a.address.before.layer2.Epoch); term > latest {
-			taker, latest = i, term
+		on := c.nodes[i].claims.on(a.From(), a.address.before.layer2.Epoch)
+		if cmp.Or(cmp.Compare(on.epoch, by.epoch), cmp.Compare(on.term, by.term)) > 0 {
+			taker, by = i, on
 		}
 	}
-	return taker
+	return taker, by
 }
 
 // heard reports whether a node that stands by for the address, and could own it,

@@ -105,7 +105,7 @@ func TestEpochsCountOwners(t *testing.T) {
 
 func TestEpochsEnd(t *testing.T) {
 	p := past{layer2: &announce.Layer2{Candidates: []string{"a"}, Epoch: math.MaxUint32}}
-	if got := p.nextEpoch("b"); got != math.MaxUint32 {
+	if got := p.nextEpoch("b", 0); got != math.MaxUint32 {
 		t.Errorf("epoch %d follows the last one", got)
 	}
 }
@@ -127,7 +127,9 @@ func TestTakeovers(t *testing.T) {
 		"by both, one later":  {func(t *testing.T, s *State) { s.took(t, 1, 0, 1, "198.18.0.1"); s.took(t, 2, 0, 2, "198.18.0.1") }, "node03", 1},
 		"back by the owner":   {func(t *testing.T, s *State) { s.took(t, 1, 0, 1, "198.18.0.1"); s.took(t, 0, 0, 2, "198.18.0.1") }, "node01", 0},
 		"by the owner":        {func(t *testing.T, s *State) { s.took(t, 0, 0, 1, "198.18.0.1") }, "node01", 0},
-		"of another epoch":    {func(t *testing.T, s *State) { s.took(t, 1, 1, 1, "198.18.0.1") }, "node01", 0},
+		"of a later epoch":    {func(t *testing.T, s *State) { s.took(t, 1, 6, 1, "198.18.0.1") }, "node02", 7},
+		"an epoch nobody has": {func(t *testing.T, s *State) { s.took(t, 1, 6, 0, "198.18.0.1") }, "node02", 7},
+		"by the owner, later": {func(t *testing.T, s *State) { s.took(t, 0, 6, 2, "198.18.0.1") }, "node01", 7},
 		"another address":     {func(t *testing.T, s *State) { s.took(t, 1, 0, 1, other) }, "node01", 0},
 		"another family":      {func(t *testing.T, s *State) { s.took(t, 1, 0, 1, "::-ffff::") }, "node01", 0},
 		"by no candidate":     {func(t *testing.T, s *State) { s.took(t, 3, 0, 1, "198.18.0.1") }, "node01", 0},
@@ -167,7 +169,7 @@ func TestTakeovers(t *testing.T) {
 			test.change(t, s)
 			for range 2 { // the second time, the plan is official and the report is old
 				got := s.advance().lan(t)
-				if got.Candidates[0] != test.owner || got.Epoch != test.epoch || got.Probe != (test.epoch == 0) {
+				if got.Candidates[0] != test.owner || got.Epoch != test.epoch || got.Probe != (test.owner == "node01") {
 					t.Errorf("%+v, want owner %s, epoch %d", got, test.owner, test.epoch)
 				}
 			}
@@ -534,7 +536,7 @@ func TestReportsThatSayTheSame(t *testing.T) {
 	before := s.advance()
 	s.hears(t, 1, "node01", "node03")
 	s.hears(t, 2, "node04", "node02", "node01")
-	s.took(t, 3, 9, 1, "198.18.0.0-198.18.255.255")
+	s.took(t, 3, 0, 0, "198.18.0.0-198.18.255.255")
 	for name, program := range s.advance().Programs {
 		if program.Hash != before.Programs[name].Hash {
 			t.Errorf("%s has another program", name)
@@ -542,7 +544,7 @@ func TestReportsThatSayTheSame(t *testing.T) {
 	}
 }
 
-// TestClaimsAgainstSets: a claim is what a set of each epoch and term would hold.
+// TestClaimsAgainstSets: a claim is what a set of each takeover would hold.
 func TestClaimsAgainstSets(t *testing.T) {
 	takeovers := []announce.Takeover{
 		{Epoch: 1, Term: 3, Addresses: ranges(t, "198.18.0.5-198.18.0.9", "198.18.0.20")},
@@ -552,14 +554,16 @@ func TestClaimsAgainstSets(t *testing.T) {
 	all := newClaims(takeovers)
 	for _, addr := range slices.Collect(ranges(t, "198.18.0.0-198.18.0.22")[0].All()) {
 		for epoch := range uint32(3) {
-			want := uint32(0)
+			var want claim
 			for _, takeover := range takeovers {
-				if takeover.Epoch == epoch && slices.ContainsFunc(takeover.Addresses, func(r announce.Range) bool { return netipx.IPRange(r).Contains(addr) }) {
-					want = takeover.Term
+				for _, r := range takeover.Addresses {
+					if takeover.Epoch >= epoch && netipx.IPRange(r).Contains(addr) {
+						want = claim{r, takeover.Epoch, takeover.Term}
+					}
 				}
 			}
-			if got := all.term(addr, epoch); got != want {
-				t.Errorf("term %d of %s at epoch %d, want %d", got, addr, epoch, want)
+			if got := all.on(addr, epoch); got != want {
+				t.Errorf("%+v on %s beyond epoch %d, want %+v", got, addr, epoch, want)
 			}
 		}
 	}
