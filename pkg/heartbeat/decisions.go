@@ -42,7 +42,7 @@ func (c *core) status(now time.Time) []Adjacency {
 	for _, a := range c.adjacencies {
 		l := a.liveness(now)
 		out = append(out, Adjacency{
-			Node: a.peer.name, Link: a.link, MAC: a.mac, Liveness: l,
+			Node: a.peer.name, Link: a.link, Interface: c.links[a.link].Name, MAC: a.mac, Liveness: l,
 			Minded: l == Up || l >= Unheard && c.minds(a.peer),
 		})
 	}

@@ -41,7 +41,7 @@ type world struct {
 	noWitness bool
 	// inspects: the network drops ARP whose sender is not the source of the frame.
 	inspects bool
-	trace []string
+	trace    []string
 }
 
 type lateWrite struct {

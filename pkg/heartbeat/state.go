@@ -129,10 +129,11 @@ func (l Liveness) String() string {
 
 // Adjacency is a fellow on a link.
 type Adjacency struct {
-	Node     string
-	Link     int          // index of the interface
-	MAC      announce.MAC // of the fellow's interface
-	Liveness Liveness
+	Node      string
+	Link      int // index of the interface
+	Interface string
+	MAC       announce.MAC // of the fellow's interface
+	Liveness  Liveness
 	// Minded means that the fellow lives, and that this node knows what it owns: it
 	// notices when that has to be taken over.
 	Minded bool

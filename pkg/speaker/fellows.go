@@ -18,6 +18,7 @@ type exchange interface {
 	Set(s heartbeat.State)
 	Decisions() map[netip.Addr]heartbeat.Decision
 	Adjacencies() []heartbeat.Adjacency
+	Counters() heartbeat.Counters
 	Problems() []string
 	Farewell(ctx context.Context)
 }
@@ -105,17 +106,13 @@ type accord struct {
 }
 
 // newAccord asks the exchange.
-func newAccord(x exchange, i inventory) accord {
+func newAccord(x exchange) accord {
 	a := accord{decisions: x.Decisions(), macs: make(map[string]map[string]announce.MAC)}
-	names := make(map[int]string)
-	for _, l := range i.links {
-		names[l.Index] = l.Name
-	}
 	for _, adjacency := range x.Adjacencies() {
 		if a.macs[adjacency.Node] == nil {
 			a.macs[adjacency.Node] = make(map[string]announce.MAC)
 		}
-		a.macs[adjacency.Node][names[adjacency.Link]] = adjacency.MAC
+		a.macs[adjacency.Node][adjacency.Interface] = adjacency.MAC
 	}
 	return a
 }
@@ -202,5 +199,6 @@ type alone struct{}
 func (alone) Set(heartbeat.State)                          {}
 func (alone) Decisions() map[netip.Addr]heartbeat.Decision { return nil }
 func (alone) Adjacencies() []heartbeat.Adjacency           { return nil }
+func (alone) Counters() heartbeat.Counters                 { return heartbeat.Counters{} }
 func (alone) Problems() []string                           { return nil }
 func (alone) Farewell(context.Context)                     {}

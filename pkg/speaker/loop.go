@@ -296,7 +296,7 @@ func (s *speaker) setLAN(d *desk, p *announce.Program, doubtful bool) {
 		d.agenda = agenda
 		s.fellows.Set(agenda)
 	}
-	d.accord = newAccord(s.fellows, d.interfaces)
+	d.accord = newAccord(s.fellows)
 	state, err := compileLAN(p, standing{
 		node: s.nodeName, doubtful: doubtful, before: d.before, accord: d.accord,
 	}, d.interfaces, d.ways)

@@ -33,14 +33,23 @@ var (
 		"Prefixes that are announced by BGP to at least one peer.",
 		nil, nil, metrics.ALPHA, "")
 	lanDesc = metrics.NewDesc(metricsPrefix+"_layer2_addresses",
-		"Addresses that the node owns on the LAN, by state: announced, probing (the LAN is being asked) or held (another host uses the address).",
+		"Addresses on the LAN that the node is a candidate of, by state: announced, probing (the LAN is being asked), held (another host uses the address), covered (answered for an owner whose speaker is away) or standby.",
 		[]string{"state"}, nil, metrics.ALPHA, "")
 	lanPacketsDesc = metrics.NewDesc(metricsPrefix+"_layer2_packets_total",
-		"ARP and NDP packets, by kind: answered, gratuitous and probe were sent; claim (by another host, on an address of ours) and malformed were received; dropped and failed could not be read or sent in time.",
+		"ARP and NDP packets, by kind: answered, answered_for (an owner whose speaker is away), gratuitous and probe were sent; claim (by another host, on an address of ours) and malformed were received; dropped and failed could not be read or sent in time.",
 		[]string{"kind"}, nil, metrics.ALPHA, "")
 	lanConflictsDesc = metrics.NewDesc(metricsPrefix+"_layer2_conflicts",
 		"Addresses of the node that another host claims on the LAN, by state: held (not announced) or defended.",
 		[]string{"state"}, nil, metrics.ALPHA, "")
+	adjacencyDesc = metrics.NewDesc(metricsPrefix+"_heartbeat_adjacency",
+		"What is known of a node that shares addresses on the LAN, on an interface: 1 for up, serving (it answers ARP or NDP, but no heartbeats arrive), silent (only its kernel answers), dead or unheard.",
+		[]string{"node", "interface", "liveness"}, nil, metrics.ALPHA, "")
+	heartbeatDesc = metrics.NewDesc(metricsPrefix+"_heartbeats_total",
+		"Heartbeats, by kind: sent, received, dropped (nobody had time for them), or why they were not accepted: hops, receiver, sender, key, hmac, format, replay, introduction (the first one of a process, which is no fault).",
+		[]string{"kind"}, nil, metrics.ALPHA, "")
+	takeoverDesc = metrics.NewDesc(metricsPrefix+"_layer2_takeovers_total",
+		"Addresses on the LAN that the node took over from an owner that died, or gave them away, before the planner said so.",
+		nil, nil, metrics.ALPHA, "")
 	epochDesc = metrics.NewDesc(metricsPrefix+"_program_epoch",
 		"Epoch of the program that is carried out: the time of its plan in milliseconds since 1970.",
 		nil, nil, metrics.ALPHA, "")
@@ -54,7 +63,8 @@ type collector struct {
 
 // DescribeWithStability implements metrics.StableCollector.
 func (c *collector) DescribeWithStability(descs chan<- *metrics.Desc) {
-	for _, d := range []*metrics.Desc{sessionDesc, receivedDesc, prefixesDesc, lanDesc, lanPacketsDesc, lanConflictsDesc, epochDesc} {
+	for _, d := range []*metrics.Desc{sessionDesc, receivedDesc, prefixesDesc, lanDesc, lanPacketsDesc, lanConflictsDesc,
+		adjacencyDesc, heartbeatDesc, takeoverDesc, epochDesc} {
 		descs <- d
 	}
 }
@@ -70,11 +80,12 @@ func (c *collector) CollectWithStability(out chan<- metrics.Metric) {
 	}
 	out <- metrics.NewLazyConstMetric(prefixesDesc, metrics.GaugeValue, float64(status.prefixes))
 	lan := status.lan
-	for state, n := range map[string]int{"announced": lan.Announced, "probing": lan.Probing, "held": lan.Held} {
+	for state, n := range map[string]int{"announced": lan.Announced, "probing": lan.Probing, "held": lan.Held,
+		"covered": lan.Covered, "standby": lan.StandingBy} {
 		out <- metrics.NewLazyConstMetric(lanDesc, metrics.GaugeValue, float64(n), state)
 	}
 	for kind, n := range map[string]uint64{
-		"answered": lan.Answered, "gratuitous": lan.Gratuitous, "probe": lan.Probes, "claim": lan.Claims, "malformed": lan.Malformed,
+		"answered": lan.Answered, "answered_for": lan.AnsweredFor, "gratuitous": lan.Gratuitous, "probe": lan.Probes, "claim": lan.Claims, "malformed": lan.Malformed,
 		"dropped": lan.Dropped, "failed": lan.Failed,
 	} {
 		out <- metrics.NewLazyConstMetric(lanPacketsDesc, metrics.CounterValue, float64(n), kind)
@@ -87,6 +98,17 @@ func (c *collector) CollectWithStability(out chan<- metrics.Metric) {
 	}
 	out <- metrics.NewLazyConstMetric(lanConflictsDesc, metrics.GaugeValue, float64(held), "held")
 	out <- metrics.NewLazyConstMetric(lanConflictsDesc, metrics.GaugeValue, float64(len(lan.Conflicts)-held), "defended")
+	for _, a := range status.adjacencies {
+		out <- metrics.NewLazyConstMetric(adjacencyDesc, metrics.GaugeValue, 1, a.Node, a.Interface, a.Liveness.String())
+	}
+	beats := status.heartbeats
+	for kind, n := range map[string]uint64{"sent": beats.Sent, "received": beats.Received, "dropped": beats.Dropped} {
+		out <- metrics.NewLazyConstMetric(heartbeatDesc, metrics.CounterValue, float64(n), kind)
+	}
+	for reason, n := range beats.Rejected {
+		out <- metrics.NewLazyConstMetric(heartbeatDesc, metrics.CounterValue, float64(n), reason)
+	}
+	out <- metrics.NewLazyConstMetric(takeoverDesc, metrics.CounterValue, float64(beats.Takeovers))
 	out <- metrics.NewLazyConstMetric(epochDesc, metrics.GaugeValue, float64(status.epoch))
 }
 

@@ -186,7 +186,6 @@ func encodeReport(r announce.Report) (string, error) {
 				r.Sessions[i].Error = ""
 			}
 		},
-		func() { r.Interfaces = nil },
 	} {
 		if err == nil {
 			break
@@ -194,7 +193,39 @@ func encodeReport(r announce.Report) (string, error) {
 		shorten()
 		value, err = announce.EncodeReport(r)
 	}
+	// The planner makes those takeovers official that it reads, and then there is
+	// room for others.
+	for all := r.Takeovers; err != nil && len(r.Takeovers) > 0; {
+		r.Takeovers = fewer(r.Takeovers)
+		if value, err = announce.EncodeReport(r); err == nil {
+			klog.Background().Info("The report has no room for all takeovers; the others follow", "told", countRanges(r.Takeovers), "of", countRanges(all))
+		}
+	}
+	if err != nil {
+		r.Interfaces = nil
+		value, err = announce.EncodeReport(r)
+	}
 	return value, err
+}
+
+// fewer leaves out the second half of the ranges.
+func fewer(takeovers []announce.Takeover) (left []announce.Takeover) {
+	room := countRanges(takeovers) / 2
+	for _, t := range takeovers {
+		n := min(room, len(t.Addresses))
+		if room -= n; n > 0 {
+			t.Addresses = t.Addresses[:n]
+			left = append(left, t)
+		}
+	}
+	return left
+}
+
+func countRanges(takeovers []announce.Takeover) (n int) {
+	for _, t := range takeovers {
+		n += len(t.Addresses)
+	}
+	return n
 }
 
 // cut shortens the text to n bytes, between characters.

@@ -166,6 +166,34 @@ func TestReporterHurries(t *testing.T) {
 	})
 }
 
+// TestTakeoversFit: as many as have room are told, and more than any other part.
+func TestTakeoversFit(t *testing.T) {
+	t.Parallel()
+	r := announce.Report{Version: "v0", Interfaces: []announce.Interface{{Name: "eth0"}}}
+	for term := range uint32(2) {
+		takeover := announce.Takeover{Term: 1 + term}
+		for i := range 1000 {
+			addr := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 13: byte(term), 14: byte(i >> 7), 15: byte(i << 1)})
+			takeover.Addresses = append(takeover.Addresses, announce.Single(addr))
+		}
+		r.Takeovers = append(r.Takeovers, takeover)
+	}
+	value, err := encodeReport(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := announce.DecodeReport(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := countRanges(got.Takeovers); n < 500 || len(got.Interfaces) != 1 || !got.Takeovers[0].Addresses[0].From().Is6() {
+		t.Errorf("%d takeovers and %d interfaces are told", n, len(got.Interfaces))
+	}
+	if countRanges(r.Takeovers) != 2000 {
+		t.Error("the report itself was changed")
+	}
+}
+
 func TestReportFits(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 10_000)

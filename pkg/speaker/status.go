@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/heartbeat"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
 )
 
@@ -18,6 +19,9 @@ type status struct {
 	epoch    int64
 	prefixes int
 	lan      layer2.Status
+
+	adjacencies []heartbeat.Adjacency
+	heartbeats  heartbeat.Counters
 
 	sessions []announce.Session
 	received map[string]uint64
@@ -39,6 +43,7 @@ func (s *speaker) snapshot() status {
 	defer s.mu.Unlock()
 	out := s.status
 	out.received, out.lan = received, lan
+	out.adjacencies, out.heartbeats = s.fellows.Adjacencies(), s.fellows.Counters()
 	return out
 }
 
