@@ -28,6 +28,7 @@ type options struct {
 	nodeGrace   time.Duration
 	speakerDown time.Duration
 	apiDown     time.Duration
+	off         time.Duration // how long a node that reboots is
 	patience    time.Duration // with what does not end
 	addresses   int           // of a dead node
 	soak        soakOptions
@@ -45,6 +46,7 @@ func main() {
 	flag.DurationVar(&o.nodeGrace, "node-grace", 5*time.Second, "silence after which a node is NotReady (Kubernetes: 50s)")
 	flag.DurationVar(&o.speakerDown, "speaker-down", time.Minute, "how long a killed speaker stays down")
 	flag.DurationVar(&o.apiDown, "api-down", 2*time.Minute, "how long the API server stays down")
+	flag.DurationVar(&o.off, "off", 15*time.Second, "how long a node that reboots is off")
 	flag.DurationVar(&o.patience, "patience", 30*time.Second, "when to give up on an outage that does not end")
 	flag.IntVar(&o.addresses, "addresses", 2000, "addresses of a node that dies")
 	flag.DurationVar(&o.soak.duration, "soak", 10*time.Minute, "how long to soak")
@@ -106,7 +108,7 @@ func (o options) validate() error {
 		errs = append(errs, fmt.Errorf("-runs: %d is not between 1 and 1000", o.runs))
 	}
 	for name, d := range map[string]time.Duration{
-		"flush": o.flush, "speaker-down": o.speakerDown, "api-down": o.apiDown, "patience": o.patience, "soak": o.soak.duration,
+		"flush": o.flush, "speaker-down": o.speakerDown, "api-down": o.apiDown, "off": o.off, "patience": o.patience, "soak": o.soak.duration,
 	} {
 		if d < 100*time.Millisecond || d > time.Hour {
 			errs = append(errs, fmt.Errorf("-%s: %s is not between 100ms and 1h", name, d))

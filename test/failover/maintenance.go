@@ -31,10 +31,16 @@ func reboot(ctx context.Context, s *site, t target) error {
 	if err := s.Shutdown(ctx, t.owner); err != nil {
 		return err
 	}
+	if err := pause(ctx, s.options.off); err != nil {
+		return err
+	}
 	if err := s.PowerOn(ctx, t.owner); err != nil {
 		return err
 	}
-	return s.WaitNodeReady(ctx, t.owner)
+	if err := s.WaitNodeReady(ctx, t.owner); err != nil {
+		return err
+	}
+	return s.waitSpeakers(ctx)
 }
 
 func uncordon(ctx context.Context, s *site, t target) error {

@@ -123,7 +123,8 @@ func (s *site) bulk(ctx context.Context, n int) ([]string, error) {
 func (s *site) gather(ctx context.Context, node string, addresses []string) error {
 	others := s.others(target{owner: node})
 	label := func(value string) error {
-		_, err := s.Kubectl(ctx, append([]string{"label", "node", "--overwrite", corev1.LabelNodeExcludeBalancers + value}, others...)...)
+		command := slices.Concat([]string{"label", "--overwrite", "node"}, others, []string{corev1.LabelNodeExcludeBalancers + value})
+		_, err := s.Kubectl(ctx, command...)
 		return err
 	}
 	if err := label("=true"); err != nil {

@@ -89,8 +89,16 @@ func (s *site) healed(ctx context.Context, parts sides, t target) (result sample
 		}
 		asked <- err
 	}()
+	// The first moments count: it must be asking by then.
+	_, err = here.Wait(ctx, "the client gets answers", func(p *lab.Packet) bool {
+		address, _, ok := p.Claim()
+		return ok && address == t.address
+	})
 	healed := time.Now()
-	if err = s.Heal(ctx); err == nil {
+	if err == nil {
+		err = s.Heal(ctx)
+	}
+	if err == nil {
 		result.Doubled, result.Unended, err = s.waitAlone(ctx, here, t, healed)
 	}
 	cancel()

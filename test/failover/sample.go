@@ -11,7 +11,7 @@ import (
 type measured string
 
 const (
-	outage    measured = "longest time between two answered requests"
+	outage    measured = "longest outage"
 	doubled   measured = "two MAC addresses claimed after the end"
 	lastClaim measured = "link cut to last first claim"
 	changes   measured = "changes of owner"
@@ -50,6 +50,7 @@ type path struct {
 	OutageAt time.Time     `json:"outageAt"`
 	Sent     int           `json:"sent"`
 	Failed   int           `json:"failed,omitempty"`
+	Slowest  time.Duration `json:"slowest"` // of the answered ones
 }
 
 // add takes up what the loads found.
@@ -57,7 +58,7 @@ func (s *sample) add(t target, reports map[string]lab.LoadReport) {
 	s.IPv6 = t.address.Is6()
 	s.Paths = make(map[string]path)
 	for name, r := range reports {
-		s.Paths[name] = path{Outage: r.LongestOutage, OutageAt: r.LongestOutageAt, Sent: r.Sent, Failed: r.Failed}
+		s.Paths[name] = path{Outage: r.LongestOutage, OutageAt: r.LongestOutageAt, Sent: r.Sent, Failed: r.Failed, Slowest: r.Slowest}
 		s.Outage, s.Sent, s.Failed = max(s.Outage, r.LongestOutage), s.Sent+r.Sent, s.Failed+r.Failed
 	}
 }

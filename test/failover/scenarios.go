@@ -66,7 +66,7 @@ func measure(ctx context.Context, s scenario, o options) (result, error) {
 	fmt.Fprintf(os.Stderr, "==> %s: %s, %d nodes\n", s.name, s.what, r.Nodes)
 	err := withSite(ctx, s, o, func(ctx context.Context, site *site) error {
 		for i := range runs {
-			ctx, cancel := context.WithTimeout(ctx, runTimeout+o.speakerDown+o.apiDown+o.patience+o.soak.duration)
+			ctx, cancel := context.WithTimeout(ctx, runTimeout+o.speakerDown+o.apiDown+o.off+o.patience+o.soak.duration)
 			sample, err := s.run(ctx, site, i)
 			cancel()
 			if err != nil {
