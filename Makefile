@@ -32,6 +32,10 @@ bench: ## Measure against a bare floor program, in one table.
 bench-layer2: ## Measure 2,000 addresses on the LAN: answers in a flood, and a takeover.
 	hack/bench-layer2.sh
 
+.PHONY: bench-failover
+bench-failover: ## Measure outages on the LAN when something fails, restarts or is maintained (hours; ARGS="-scenarios link-cut -runs 3" for less).
+	hack/bench-failover.sh $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: ## Measure how the cost grows, up to 1,000 nodes and 10,000 Services (more than an hour).
 	hack/bench-scale.sh

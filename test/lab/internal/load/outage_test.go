@@ -14,10 +14,11 @@ func TestOutageIsBetweenSendings(t *testing.T) {
 		want     time.Duration
 		at       time.Time
 	}{
-		"all answered":          {[]bool{true, true, true}, []int{0, 1, 2}, 20 * time.Millisecond, ms(0)},
-		"out of order":          {[]bool{true, true, true, true}, []int{3, 1, 0, 2}, 20 * time.Millisecond, ms(0)},
+		"all answered":          {[]bool{true, true, true}, []int{0, 1, 2}, 0, time.Time{}},
+		"out of order":          {[]bool{true, true, true, true}, []int{3, 1, 0, 2}, 0, time.Time{}},
 		"two lost":              {[]bool{true, true, false, false, true}, []int{0, 1, 4, 2, 3}, 60 * time.Millisecond, ms(20)},
 		"the longer of two":     {[]bool{true, false, true, false, false, true}, []int{0, 1, 2, 3, 4, 5}, 60 * time.Millisecond, ms(40)},
+		"out of order, lost":    {[]bool{true, false, true, true}, []int{3, 1, 0, 2}, 40 * time.Millisecond, ms(0)},
 		"never answered":        {[]bool{false, false, false}, []int{0, 1, 2}, 40 * time.Millisecond, ms(0)},
 		"not over yet":          {[]bool{true, false, false}, []int{2, 1, 0}, 40 * time.Millisecond, ms(0)},
 		"unknown is not judged": {[]bool{true, false, true, true}, []int{0, 2, 3}, 0, time.Time{}},

@@ -22,8 +22,8 @@ type Report struct {
 	// LongestGapAt is when that began.
 	LongestGapAt time.Time `json:"longestGapAt"`
 	// LongestOutage is the longest time between the sending of two answered
-	// requests, one after the other, as far as the outcome of all before is known:
-	// what users find the service to be away for.
+	// requests, with failed ones and no others between them: what users find the
+	// service to be away for. One that is not over counts as far as it is known.
 	LongestOutage time.Duration `json:"longestOutage"`
 	// LongestOutageAt is when the first one of them was sent.
 	LongestOutageAt time.Time `json:"longestOutageAt"`
