@@ -222,7 +222,7 @@ func (n Node) equal(other Node) bool {
 func (l Link) equal(other Link) bool { return l.compare(other) == 0 }
 
 func (l Link) compare(other Link) int {
-	return cmp.Or(l.MAC.Compare(other.MAC), slices.CompareFunc(l.Prefixes, other.Prefixes, netip.Prefix.Compare))
+	return cmp.Or(cmp.Compare(l.Name, other.Name), l.MAC.Compare(other.MAC), slices.CompareFunc(l.Prefixes, other.Prefixes, netip.Prefix.Compare))
 }
 
 // sortedLinks are the links in order, each with its prefixes in order; nil if

@@ -55,8 +55,10 @@ type Node struct {
 
 // Link is an interface of a node as its fellows on the LAN see it.
 type Link struct {
-	MAC MAC `json:"mac"`
-	// Prefixes are the interface's addresses with their lengths, not masked.
+	Name string `json:"name"`
+	MAC  MAC    `json:"mac"`
+	// Prefixes are the interface's addresses with their lengths, not masked; see
+	// Interface.
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 

@@ -55,8 +55,10 @@ type Takeover struct {
 
 // Interface is a network interface of the node that could announce.
 type Interface struct {
-	Name     string         `json:"name"`
-	MAC      string         `json:"mac,omitempty"`
+	Name string `json:"name"`
+	MAC  string `json:"mac,omitempty"`
+	// Prefixes are the global addresses with their lengths; where there are none,
+	// the link-local one of IPv6, for the fellows on the link.
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
 	// NoCarrier means that the interface is up but its link is not.
 	NoCarrier bool `json:"noCarrier,omitempty"`

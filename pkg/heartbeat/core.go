@@ -219,7 +219,7 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 		}
 		p.name, p.adjacencies = f.Name, nil
 		for _, l := range c.links {
-			from, to, ok := meet(l.Prefixes, f.Links)
+			from, to, ok := meet(l, f.Links)
 			if !ok {
 				continue
 			}
@@ -252,16 +252,18 @@ type station struct {
 }
 
 // meet finds a subnet that both have an address in: of IPv4 if there is one, for
-// it needs no duplicate address detection before it works.
-func meet(own []netip.Prefix, links []announce.Link) (from netip.Prefix, to station, ok bool) {
-	for _, wantV4 := range []bool{true, false} {
-		for _, mine := range own {
-			if mine.Addr().Is4() != wantV4 || mine.Addr().IsLinkLocalUnicast() || mine.IsSingleIP() {
-				continue
-			}
+// it needs no duplicate address detection before it works. On an interface without
+// a global address it is the link itself, to the fellow's interface of that name.
+func meet(own *link, links []announce.Link) (from netip.Prefix, to station, ok bool) {
+	for _, suits := range []func(mine netip.Prefix, sameName bool) bool{
+		func(mine netip.Prefix, _ bool) bool { return mine.Addr().Is4() && !mine.Addr().IsLinkLocalUnicast() },
+		func(mine netip.Prefix, _ bool) bool { return !mine.Addr().IsLinkLocalUnicast() },
+		func(mine netip.Prefix, sameName bool) bool { return mine.Addr().Is6() && sameName },
+	} {
+		for _, mine := range own.Prefixes {
 			for _, l := range links {
 				for _, theirs := range l.Prefixes {
-					if theirs.Masked() == mine.Masked() && theirs.Addr() != mine.Addr() {
+					if theirs.Masked() == mine.Masked() && theirs.Addr() != mine.Addr() && !mine.IsSingleIP() && suits(mine, l.Name == own.Name) {
 						return mine, station{theirs.Addr(), l.MAC}, true
 					}
 				}

@@ -42,7 +42,7 @@ func newLAN(n *corev1.Node, r *announce.Report) lan {
 			continue // ARP and NDP as they are spoken here need Ethernet
 		}
 		l.macs = append(l.macs, mac)
-		link := announce.Link{MAC: mac, Prefixes: plainPrefixes(i.Prefixes)}
+		link := announce.Link{Name: i.Name, MAC: mac, Prefixes: plainPrefixes(i.Prefixes)}
 		if room -= 1 + len(link.Prefixes); room >= 0 {
 			l.links = append(l.links, link)
 		}

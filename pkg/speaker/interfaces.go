@@ -65,6 +65,14 @@ type nic struct {
 	hop6 netip.Addr
 }
 
+// addressed is 1 if the interface has a global address, else 0.
+func (n *nic) addressed() int {
+	if len(n.Prefixes) > 0 && !n.Prefixes[0].Addr().IsLinkLocalUnicast() {
+		return 1
+	}
+	return 0
+}
+
 func reported(nics []nic) []announce.Interface {
 	out := make([]announce.Interface, 0, len(nics))
 	for _, n := range nics {
@@ -131,17 +139,32 @@ func announcing(links []link, addresses map[int][]address) []nic {
 		slices.SortFunc(i.Prefixes, netip.Prefix.Compare)
 		i.Prefixes = slices.Compact(i.Prefixes)
 		i.Prefixes = i.Prefixes[:min(len(i.Prefixes), maxOnLink)]
-		if len(i.Prefixes) > 0 || !l.noARP && slices.Contains(withoutAddress, l.kind) {
-			out = append(out, i)
+		if len(i.Prefixes) == 0 {
+			if l.noARP || !slices.Contains(withoutAddress, l.kind) {
+				continue
+			}
+			i.Prefixes = linkLocal(addresses[l.index])
 		}
+		out = append(out, i)
 	}
 	// Where there are too many, those with addresses are worth more.
 	slices.SortFunc(out, func(a, b nic) int {
-		return cmp.Or(cmp.Compare(min(len(b.Prefixes), 1), min(len(a.Prefixes), 1)), strings.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(b.addressed(), a.addressed()), strings.Compare(a.Name, b.Name))
 	})
 	out = out[:min(len(out), maxInterfaces)]
 	slices.SortFunc(out, func(a, b nic) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// linkLocal is the first link-local address of IPv6 that can be used.
+func linkLocal(addresses []address) (first []netip.Prefix) {
+	for _, a := range addresses {
+		usable := a.prefix.Addr().Is6() && a.prefix.Addr().IsLinkLocalUnicast() && !a.passing
+		if usable && (first == nil || a.prefix.Compare(first[0]) < 0) {
+			first = []netip.Prefix{a.prefix}
+		}
+	}
+	return first
 }
 
 // lost reports whether an interface that could announce cannot any more, or not
