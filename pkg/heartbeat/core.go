@@ -252,18 +252,27 @@ type station struct {
 }
 
 // meet finds a subnet that both have an address in: of IPv4 if there is one, for
-// it needs no duplicate address detection before it works. On an interface without
-// a global address it is the link itself, to the fellow's interface of that name.
+// it needs no duplicate address detection before it works, and on the fellow's
+// interface of the same name if that is in it. On an interface without a global
+// address it is the link itself, to the fellow's interface of that name.
 func meet(own *link, links []announce.Link) (from netip.Prefix, to station, ok bool) {
-	for _, suits := range []func(mine netip.Prefix, sameName bool) bool{
-		func(mine netip.Prefix, _ bool) bool { return mine.Addr().Is4() && !mine.Addr().IsLinkLocalUnicast() },
-		func(mine netip.Prefix, _ bool) bool { return !mine.Addr().IsLinkLocalUnicast() },
-		func(mine netip.Prefix, sameName bool) bool { return mine.Addr().Is6() && sameName },
-	} {
+	global4 := func(p netip.Prefix) bool { return p.Addr().Is4() && !p.Addr().IsLinkLocalUnicast() }
+	global6 := func(p netip.Prefix) bool { return p.Addr().Is6() && !p.Addr().IsLinkLocalUnicast() }
+	local6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	for _, pass := range []struct {
+		suits    func(netip.Prefix) bool
+		anyNames bool
+	}{{global4, false}, {global4, true}, {global6, false}, {global6, true}, {local6, false}} {
 		for _, mine := range own.Prefixes {
+			if !pass.suits(mine) || mine.IsSingleIP() {
+				continue
+			}
 			for _, l := range links {
+				if l.Name != own.Name && !pass.anyNames {
+					continue
+				}
 				for _, theirs := range l.Prefixes {
-					if theirs.Masked() == mine.Masked() && theirs.Addr() != mine.Addr() && !mine.IsSingleIP() && suits(mine, l.Name == own.Name) {
+					if theirs.Masked() == mine.Masked() && theirs.Addr() != mine.Addr() {
 						return mine, station{theirs.Addr(), l.MAC}, true
 					}
 				}

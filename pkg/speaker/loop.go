@@ -103,7 +103,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 			s.carryOut(ctx, d)
 		case i := <-s.interfaces.c:
 			if lost(d.interfaces.nics, i.nics) {
-				d.hurry(reportSoon)
+				d.hurry(reportFast)
 			}
 			d.interfaces = i
 			s.setLinks(i.links)

@@ -24,6 +24,9 @@ const (
 	// reportSoonInterval is the least time between two writes that people wait
 	// for: what others do on the LAN must not make us write without end.
 	reportSoonInterval = 2 * time.Second
+	// reportFastInterval is the same for what makes addresses move, such as a link
+	// that is lost, and lost again.
+	reportFastInterval = 250 * time.Millisecond
 	// reportRetry is the pause after a write that failed.
 	reportRetry = time.Second
 	// maxError and maxSessionError bound the texts in the report.
@@ -67,6 +70,8 @@ const (
 	reportLater urgency = iota
 	// reportSoon: people wait to read why something is not announced.
 	reportSoon
+	// reportFast: the planner is to give the node's addresses to others.
+	reportFast
 	// reportNow: another speaker waits to be relieved.
 	reportNow
 )
@@ -74,7 +79,9 @@ const (
 // interval is the least time since the write before, settle that since the
 // change. Both are zero where another speaker waits.
 func (u urgency) interval() time.Duration {
-	return map[urgency]time.Duration{reportLater: reportInterval, reportSoon: reportSoonInterval}[u]
+	return map[urgency]time.Duration{
+		reportLater: reportInterval, reportSoon: reportSoonInterval, reportFast: reportFastInterval,
+	}[u]
 }
 
 func (u urgency) settle() time.Duration {
