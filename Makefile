@@ -33,7 +33,7 @@ bench-layer2: ## Measure 2,000 addresses on the LAN: answers in a flood, and a t
 	hack/bench-layer2.sh
 
 .PHONY: bench-failover
-bench-failover: ## Measure outages on the LAN when something fails, restarts or is maintained (hours; ARGS="-scenarios link-cut -runs 3" for less).
+bench-failover: ## Measure outages on the LAN when something fails, restarts or is maintained (more than an hour; ARGS="-scenarios link-cut -runs 3" for less).
 	hack/bench-failover.sh $(ARGS)
 
 .PHONY: bench-scale

@@ -47,6 +47,7 @@ func firstClaims(packets []lab.Packet, not string, since time.Time) map[netip.Ad
 type ownership struct {
 	of      map[netip.Addr]string // empty: no claim was heard yet
 	changes int
+	covered int // claims that another host has sent
 }
 
 func newOwnership(addresses []netip.Addr) *ownership {
@@ -65,7 +66,13 @@ func (o *ownership) follow(packets []lab.Packet) {
 			continue
 		}
 		before, ours := o.of[address]
-		if !ours || mac == before {
+		if !ours {
+			continue
+		}
+		if packets[i].Source != mac {
+			o.covered++
+		}
+		if mac == before {
 			continue
 		}
 		if before != "" {

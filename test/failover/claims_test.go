@@ -85,7 +85,14 @@ func TestOwnershipCountsChanges(t *testing.T) {
 		t.Errorf("%d changes, want none", o.changes)
 	}
 	o.follow([]lab.Packet{answered(5, first, two), answered(6, first, one)})
-	if o.changes != 2 || o.of[first] != one || o.of[second] != two {
-		t.Errorf("%d changes, owners %v", o.changes, o.of)
+	if o.changes != 2 || o.covered != 0 || o.of[first] != one || o.of[second] != two {
+		t.Errorf("%d changes, %d covered, owners %v", o.changes, o.covered, o.of)
+	}
+	// Another node answers, but for the owner.
+	covering := answered(7, first, one)
+	covering.Source = two
+	o.follow([]lab.Packet{covering})
+	if o.changes != 2 || o.covered != 1 {
+		t.Errorf("%d changes, %d covered", o.changes, o.covered)
 	}
 }

@@ -68,7 +68,7 @@ func (s *site) healed(ctx context.Context, parts sides, t target) (result sample
 	if err := s.Part(ctx, some, others); err != nil {
 		return result, err
 	}
-	result.Unmoved = !s.takenOver(ctx, there, t, owned)
+	result.Moved = s.takenOver(ctx, there, t, owned)
 
 	here, err := s.StartCapture(ctx, lab.LAN, lab.CaptureOptions{Claims: true})
 	if err != nil {

@@ -107,10 +107,14 @@ func (r result) figures() []string {
 	if unended > 0 {
 		worst += fmt.Sprintf(", %d not over", unended)
 	}
-	if sent == 0 {
-		return []string{median, worst, "", ""}
+	figures := []string{median, worst, "", ""}
+	if sent > 0 {
+		figures[2] = fmt.Sprintf("%d of %d", failed, sent)
 	}
-	return []string{median, worst, fmt.Sprintf("%d of %d", failed, sent), fmt.Sprintf("%d of %d", moved, len(r.Samples))}
+	if r.Measured != lastClaim {
+		figures[3] = fmt.Sprintf("%d of %d", moved, len(r.Samples))
+	}
+	return figures
 }
 
 // show is a duration as people read it.

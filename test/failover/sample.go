@@ -27,21 +27,23 @@ type sample struct {
 	Outage time.Duration   `json:"outage,omitempty"`
 	Sent   int             `json:"sent,omitempty"`
 	Failed int             `json:"failed,omitempty"`
-	Moved  bool            `json:"moved,omitempty"` // to another owner
 	Paths  map[string]path `json:"paths,omitempty"`
 
-	// Of a partition: how long two MAC addresses were claimed after it, and
-	// whether nobody had taken over during it.
+	// Moved means that another node owns the address after the outage, or took
+	// it over during the partition.
+	Moved bool `json:"moved,omitempty"`
+
+	// Of a partition: how long two MAC addresses were claimed after it.
 	Doubled time.Duration `json:"doubled,omitempty"`
-	Unmoved bool          `json:"unmoved,omitempty"`
 
 	// Of many addresses: the first and the last of their first claims.
 	First time.Duration `json:"first,omitempty"`
 	Last  time.Duration `json:"last,omitempty"`
 
-	// Of a soak.
+	// Of a soak. Covered counts answers of one node with the MAC address of another.
 	Soaked  time.Duration `json:"soaked,omitempty"`
 	Changes int           `json:"changes,omitempty"`
+	Covered int           `json:"covered,omitempty"`
 }
 
 // path is what one load found.
@@ -77,15 +79,18 @@ func (s *sample) value(what measured) time.Duration {
 // line sums the sample up.
 func (s *sample) line(what measured) string {
 	if what == changes {
-		return fmt.Sprintf("%d %s in %s", s.Changes, what, show(s.Soaked))
+		return fmt.Sprintf("%d %s in %s, %d answers by another node than the owner", s.Changes, what, show(s.Soaked), s.Covered)
 	}
 	text := fmt.Sprintf("%s: %s", what, show(s.value(what)))
 	if s.Sent > 0 {
 		text += fmt.Sprintf(", %d of %d requests failed", s.Failed, s.Sent)
 	}
-	for flag, set := range map[string]bool{"not over": s.Unended, "owner moved": s.Moved, "nobody took over meanwhile": s.Unmoved, "IPv6": s.IPv6} {
-		if set {
-			text += ", " + flag
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{{"not over", s.Unended}, {"owner moved", s.Moved}, {"IPv6", s.IPv6}} {
+		if flag.set {
+			text += ", " + flag.name
 		}
 	}
 	return text

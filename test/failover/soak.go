@@ -78,7 +78,7 @@ func soak(ctx context.Context, s *site, _ int) (result sample, err error) {
 	owners := newOwnership(addresses)
 	began := time.Now()
 	err = s.followOwners(soaking, texts, owners)
-	result.Soaked, result.Changes = time.Since(began), owners.changes
+	result.Soaked, result.Changes, result.Covered = time.Since(began), owners.changes, owners.covered
 	cancel()
 	err = errors.Join(err, <-disturbed)
 	for address, mac := range owners.of {

@@ -58,9 +58,12 @@
 // first. FailProxyHealth makes kube-proxy say that its node is not to attract
 // traffic.
 //
-// A node whose link is cut is NotReady after NodeGrace and up to a quarter of it,
-// for its lease is as old as that at the time, and up to a second more, the period
-// of the controller that looks: with the default of 5s it takes 4 to 7s.
+// A node whose link is cut is NotReady when NodeGrace has passed since its last
+// lease, which is up to a quarter of that old by then, and the node lifecycle
+// controller has looked, every half second: with the default of 5s after 4.3 to
+// 4.8s (Kubernetes' own default of 50s makes 40 to 51s). Only leases count: a node
+// that the API server hears and nobody else stays Ready. After a cut of seconds it
+// is Ready again 0.2s after the end.
 //
 // # Use
 //
