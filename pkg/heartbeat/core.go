@@ -600,7 +600,7 @@ func (c *core) send(now time.Time, out *actions) {
 		chunks := [][]claimed{nil}
 		telling := a.peer.life != 0 && a.peer.has != a.peer.version
 		if telling {
-			chunks = chunksOf(a.peer.table)
+			chunks = a.peer.chunks
 		}
 		views := c.views(a, now)
 		for i, chunk := range chunks {

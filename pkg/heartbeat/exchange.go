@@ -202,7 +202,7 @@ func (x *Exchange) Counters() Counters {
 func (x *Exchange) Problems() []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.Concat(x.problems, x.core.inspectionProblems())
+	return slices.Concat(x.problems, x.core.problems())
 }
 
 // Farewell tells the fellows that this process is about to end and another one to

@@ -22,8 +22,11 @@ type peer struct {
 	claims      []claimed
 	// owns are the entries that it says it owns itself.
 	owns map[*entry]bool
-	// What this node claims towards it: version, and the one it has acknowledged.
+	// What this node claims towards it: the whole, its parts, and how much has no
+	// room in these; version, and the one it has acknowledged.
 	table        []claimed
+	chunks       [][]claimed
+	untold       int
 	version, has uint32
 }
 
@@ -87,19 +90,22 @@ func (p *peer) collect(m *packet) (table []claimed, complete bool) {
 	return table, true
 }
 
-// chunksOf cuts a table so that each part fits into a packet. What is beyond
-// maxChunks is left out. There is one part at least, for an empty table has to be
-// told, too.
-func chunksOf(table []claimed) [][]claimed {
+// chunksOf cuts a table so that each part fits into a packet. There is one part at
+// least, for an empty table has to be told, too. left is what is beyond maxChunks.
+func chunksOf(table []claimed) (chunks [][]claimed, left []claimed) {
 	const room = maxPacket - headerLength - maxViews*viewLength - trailerLength
-	var chunks [][]claimed
 	begin, size := 0, 0
 	for i := range table {
-		if size += table[i].size(); size > room {
+		if begin == i || !table[i].joins(&table[i-1]) {
+			size += runLength
+		}
+		if size += table[i].octets() + followLength; size > room {
 			chunks = append(chunks, table[begin:i])
-			begin, size = i, table[i].size()
+			begin, size = i, runLength+table[i].octets()+followLength
+		}
+		if len(chunks) == maxChunks {
+			return chunks, table[i:]
 		}
 	}
-	chunks = append(chunks, table[begin:])
-	return chunks[:min(len(chunks), maxChunks)]
+	return append(chunks, table[begin:]), nil
 }
