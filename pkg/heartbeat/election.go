@@ -228,7 +228,7 @@ func (c *core) tabulate() {
 		}
 		p.table = table
 		chunks, left := chunksOf(table)
-		c.changed = c.changed || len(left) != p.untold
+		c.news = c.news || len(left) != p.untold
 		p.chunks, p.untold = chunks, len(left)
 		p.version++
 		for _, a := range p.adjacencies {
