@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -49,12 +50,15 @@ type adjacency struct {
 	// speaker answers.
 	sample netip.Addr
 
-	// seq is that of the last packet that was accepted, heard its time, or zero.
+	// seq is that of the last packet that was accepted, and smaller than that of any
+	// that is to be; heard is its time, or zero.
 	seq   uint64
 	heard time.Time
-	// echoLife and echoSeq are what the next packet echoes.
-	echoLife, echoSeq uint64
-	newest            keyID // of the fellow's keys
+	// echo is the last packet that was accepted, greeting one of another process,
+	// which is to be answered by one echo; answering: the last one was such.
+	echo, greeting stamp
+	answering      bool
+	newest         keyID // of this node's keys that the fellow has
 	// had is the last number of this process that the fellow echoed.
 	had uint64
 
@@ -76,6 +80,30 @@ type adjacency struct {
 	hurried bool
 
 	last Liveness // as it was decided by
+}
+
+// stamp names a packet of a process.
+type stamp struct{ life, seq uint64 }
+
+// greet is that a process introduces itself which may be the fellow's new one, or
+// one of long ago whose packet somebody has recorded. The latest packet of the latest
+// process is answered, for such a one must not keep a true one from being so.
+func (a *adjacency) greet(s stamp) {
+	if cmp.Or(cmp.Compare(s.life, a.greeting.life), cmp.Compare(s.seq, a.greeting.seq)) > 0 {
+		a.greeting = s
+	}
+	a.hurried = true
+}
+
+// echoed is what the next packet echoes. Every other one at least is for the process
+// that is known: greetings must not keep it from hearing that it is heard.
+func (a *adjacency) echoed() stamp {
+	if a.answering = a.greeting.life != 0 && (!a.answering || a.echo.life == 0); a.answering {
+		s := a.greeting
+		a.greeting = stamp{}
+		return s
+	}
+	return a.echo
 }
 
 // evidence is the last sign of life; before the first one, when it could have

@@ -226,7 +226,7 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 			key := adjacencyKey{node, l.Index}
 			a := c.byKey[key]
 			if a == nil || a.to != to.addr || a.segment != segmentOf(from) {
-				a = &adjacency{peer: p, link: l.Index, since: now}
+				a = &adjacency{peer: p, link: l.Index, since: now, seq: p.seq}
 			}
 			a.segment, a.from, a.to, a.mac = segmentOf(from), from.Addr(), to.addr, to.mac
 			byKey[key] = a
@@ -375,38 +375,56 @@ func (c *core) receive(index int, m *packet, newest keyID, now time.Time) reject
 	if a == nil || a.segment != m.link {
 		return rejectSender
 	}
-	p := a.peer
+	c.remember(now)
+	p, first := a.peer, a.liveness(now) != Up
 	switch {
-	case m.life == p.life && m.seq <= a.seq:
+	case m.life == p.life && m.seq <= a.seq, slices.Contains(p.former, m.life):
 		return rejectReplay
 	case m.life == p.life:
 	case m.echoLife == c.life && c.recent(m.echoSeq):
-		p.begin(m.life)
+		p.begin(stamp{m.life, m.seq})
+		a.greeting = stamp{}
 		c.dirty, c.untold = true, true
 	default:
 		// A process that has not heard of this one, or a packet of long ago: only
 		// the echo of what follows tells.
-		a.echoLife, a.echoSeq, a.hurried = m.life, m.seq, true
+		a.greet(stamp{m.life, m.seq})
+		if first {
+			a.newest = newest // or it could not read the answer
+		}
 		return rejectIntroduction
 	}
-	first := a.liveness(now) != Up
 	a.seq, a.heard, a.newest = m.seq, now, newest
-	a.echoLife, a.echoSeq = m.life, m.seq
+	a.echo = stamp{m.life, m.seq}
 	a.tries, a.checked = 0, m.checks
 	if first || m.echoLife != c.life {
 		a.hurried = true
 	}
-	if p.flags != m.flags || first {
-		c.dirty = true
+	if m.echoLife == c.life {
+		a.had = max(a.had, m.echoSeq)
 	}
+	c.dirty = c.dirty || first
+	if m.seq > p.seq {
+		p.seq = m.seq
+		c.learn(a, m, now)
+	}
+	return accepted
+}
+
+// learn takes what the latest packet of a fellow says.
+func (c *core) learn(a *adjacency, m *packet, now time.Time) {
+	p := a.peer
+	c.dirty = c.dirty || p.flags != m.flags
 	p.flags = m.flags
-	p.views = make(map[viewKey]time.Time, len(m.views))
+	if p.views == nil {
+		p.views = make(map[viewKey]time.Time)
+	}
+	clear(p.views)
 	for _, v := range m.views {
 		p.views[viewKey{v.of, v.link}] = now.Add(-v.age)
 	}
 	if m.echoLife == c.life {
 		p.has = m.ack
-		a.had = max(a.had, m.echoSeq)
 	}
 	synced := p.synced()
 	if table, complete := p.collect(m); complete {
@@ -416,7 +434,6 @@ func (c *core) receive(index int, m *packet, newest keyID, now time.Time) reject
 	if p.synced() != synced {
 		c.dirty = true
 	}
-	return accepted
 }
 
 // recent reports whether this process sent the packet of that number within
@@ -515,6 +532,16 @@ func (c *core) apiAnswer(asked time.Time) {
 	c.dirty = true
 }
 
+// settle decides at once what can be, unless the next turn is so late that what has
+// come in meanwhile has to be heard first.
+func (c *core) settle(now time.Time) {
+	if now.Before(c.embargo) || !c.due.IsZero() && now.Sub(c.due) > lateness {
+		return
+	}
+	c.decided = now
+	c.decideAll(now)
+}
+
 // turn decides what can be decided at now, and says what to send.
 func (c *core) turn(now time.Time) actions {
 	if c.late = !c.late && !c.due.IsZero() && now.Sub(c.due) > lateness; c.late {
@@ -605,18 +632,19 @@ func (c *core) send(now time.Time, out *actions) {
 		if now.Before(a.nextSend()) {
 			continue
 		}
-		a.sent, a.hurried = now, false
+		echo := a.echoed()
+		a.sent, a.hurried = now, a.greeting.life != 0
 		chunks := [][]claimed{nil}
 		telling := a.peer.life != 0 && a.peer.has != a.peer.version
 		if telling {
-			chunks = chunksOf(a.peer.table)
+			chunks = a.peer.chunks
 		}
 		views := c.views(a, now)
 		for i, chunk := range chunks {
 			c.seq++
 			m := packet{
 				flags: c.flags(now), from: c.self, to: a.peer.id, link: a.segment,
-				life: c.life, seq: c.seq, echoLife: a.echoLife, echoSeq: a.echoSeq,
+				life: c.life, seq: c.seq, echoLife: echo.life, echoSeq: echo.seq,
 				table: a.peer.version, ack: a.peer.known, views: views, claims: chunk, checks: c.arrived[a.mac],
 			}
 			if telling {

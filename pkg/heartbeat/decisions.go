@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -52,4 +53,19 @@ func (c *core) status(now time.Time) []Adjacency {
 // minds reports whether this node has heard the peer own what it owns.
 func (c *core) minds(p *peer) bool {
 	return !slices.ContainsFunc(c.sorted, func(e *entry) bool { return e.best.owner == p.id && e.seen != p.id })
+}
+
+// problems say which fellows cannot be told all that this node knows, and on which
+// interfaces no cover works.
+func (c *core) problems() []string {
+	problems := c.inspectionProblems()
+	for _, p := range c.peers {
+		if p.untold > 0 {
+			problems = append(problems, fmt.Sprintf(
+				"node %s: heartbeats have no room for %d of %d ranges of addresses; it takes these over only when the API server says so: let nodes that stand by for each other share fewer addresses",
+				p.name, p.untold, len(p.table)))
+		}
+	}
+	slices.Sort(problems)
+	return problems
 }

@@ -227,6 +227,9 @@ func (c *core) tabulate() {
 			continue
 		}
 		p.table = table
+		chunks, left := chunksOf(table)
+		c.news = c.news || len(left) != p.untold
+		p.chunks, p.untold = chunks, len(left)
 		p.version++
 		for _, a := range p.adjacencies {
 			a.hurried = true

@@ -15,15 +15,17 @@ type keyID uint32
 
 // signer is one key. It belongs to one goroutine.
 type signer struct {
-	id   keyID
-	hash hash.Hash
+	id     keyID
+	hash   hash.Hash
+	digest [sha256.Size]byte
 }
 
 // keyring signs and verifies packets. It belongs to one goroutine.
 //
 // Both keys are accepted. A packet is signed with the current one once the fellow
-// has shown that it has that, and with the previous one until then, so that a
-// rotation leaves no gap whatever the order in which nodes learn of it.
+// has shown that it has that, by signing with it or by naming it as its newest, and
+// with the previous one until then, so that a rotation leaves no gap whatever the
+// order in which nodes learn of it.
 //
 // A signed packet ends with the ID of its key (4 bytes), the ID of the newest key
 // of the sender (4 bytes), and the truncated HMAC of all that is before.
@@ -51,16 +53,18 @@ func newSigner(key []byte) *signer {
 	return s
 }
 
+// sum is good until the next call.
 func (s *signer) sum(data []byte) []byte {
 	s.hash.Reset()
 	s.hash.Write(data) // never fails
-	return s.hash.Sum(nil)[:macLength]
+	return s.hash.Sum(s.digest[:0])[:macLength]
 }
 
 // ready reports whether there is a key at all.
 func (k keyring) ready() bool { return k.current != nil }
 
-// sign appends the trailer to a packet for a fellow whose newest key is that.
+// sign appends the trailer to a packet for a fellow that has shown to have that
+// key, the newest so far.
 func (k keyring) sign(b []byte, newest keyID) []byte {
 	by := k.current
 	if k.previous != nil && newest != k.current.id {
@@ -71,7 +75,8 @@ func (k keyring) sign(b []byte, newest keyID) []byte {
 	return append(b, by.sum(b)...)
 }
 
-// verify returns the packet without its trailer, and the newest key of its sender.
+// verify returns the packet without its trailer, and the newest of the ring's keys
+// that its sender has shown to have.
 func (k keyring) verify(b []byte) (data []byte, newest keyID, err error) {
 	if len(b) < headerLength+trailerLength {
 		return nil, 0, errPacketShort
@@ -88,6 +93,9 @@ func (k keyring) verify(b []byte) (data []byte, newest keyID, err error) {
 	}
 	if !hmac.Equal(s.sum(b[:end]), b[end:]) {
 		return nil, 0, errUnsigned
+	}
+	if newest != k.current.id {
+		newest = by
 	}
 	return data, newest, nil
 }

@@ -3,6 +3,7 @@ package heartbeat
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"net/netip"
 	"time"
 
@@ -18,15 +19,18 @@ const (
 	// headerLength is that of what each packet has, viewLength that of one view.
 	headerLength = 68
 	viewLength   = 14
-	claimLength  = 18 // of the part before the ranges
+	// runLength is that of what claims of one owner and rank have in common,
+	// followLength that of how many addresses follow the first of a range.
+	runLength    = 18
+	followLength = 4
 	// macLength is that of the truncated HMAC-SHA256 (RFC 2104 section 5) at the end.
 	macLength = 16
 	// maxPacket fits any MTU that IPv6 allows (RFC 8200 section 5), with the headers.
 	maxPacket = 1200
 	maxViews  = 16
 	// maxChunks bounds the parts of a table, and so what a fellow can make this
-	// node remember: some 15,000 addresses of IPv4 without neighbours.
-	maxChunks = 128
+	// node remember: 27,000 addresses of IPv4 without neighbours, or 11,000 of IPv6.
+	maxChunks = 255
 )
 
 // Flags of a packet.
@@ -82,6 +86,7 @@ type claimed struct {
 
 var (
 	errPacketShort   = errors.New("the packet is too short")
+	errPacketLong    = errors.New("the packet is too long")
 	errPacketMagic   = errors.New("the packet is no heartbeat")
 	errPacketVersion = errors.New("the heartbeat is of another version")
 	errPacketContent = errors.New("the heartbeat is malformed")
@@ -106,26 +111,54 @@ func (p *packet) append(b []byte) []byte {
 		b = binary.BigEndian.AppendUint32(b, uint32(v.link))
 		b = binary.BigEndian.AppendUint16(b, uint16(min(v.age/time.Millisecond, 0xffff)))
 	}
-	for _, c := range p.claims {
-		b = binary.BigEndian.AppendUint64(b, uint64(c.owner))
-		b = binary.BigEndian.AppendUint32(b, c.rank.epoch)
-		b = binary.BigEndian.AppendUint32(b, c.rank.term)
-		from, to := c.addresses.From().AsSlice(), c.addresses.To().AsSlice()
-		b = append(b, byte(len(from)), 0)
-		b = append(b, from...)
-		b = append(b, to...)
+	for rest := p.claims; len(rest) > 0; {
+		run := 1
+		for run < len(rest) && rest[run].joins(&rest[0]) {
+			run++
+		}
+		b = appendRun(b, rest[:run])
+		rest = rest[run:]
 	}
 	return b
 }
 
-// size is the length of a claim in a packet.
-func (c *claimed) size() int { return claimLength + 2*c.addresses.From().BitLen()/8 }
+// appendRun encodes claims that join each other.
+func appendRun(b []byte, run []claimed) []byte {
+	c := &run[0]
+	b = binary.BigEndian.AppendUint64(b, uint64(c.owner))
+	b = binary.BigEndian.AppendUint32(b, c.rank.epoch)
+	b = binary.BigEndian.AppendUint32(b, c.rank.term)
+	b = append(b, byte(c.octets()), byte(len(run)))
+	for i := range run {
+		addresses := run[i].addresses
+		from := addresses.From().As16()
+		b = append(b, from[len(from)-c.octets():]...)
+		b = binary.BigEndian.AppendUint32(b, low(addresses.To())-low(addresses.From()))
+	}
+	return b
+}
+
+// joins reports whether two claims are of one run.
+func (c *claimed) joins(other *claimed) bool {
+	return c.owner == other.owner && c.rank == other.rank && c.octets() == other.octets()
+}
+
+func (c *claimed) octets() int { return c.addresses.From().BitLen() / 8 }
+
+// low is the last 32 bits of an address.
+func low(addr netip.Addr) uint32 {
+	octets := addr.As16()
+	return binary.BigEndian.Uint32(octets[12:])
+}
 
 // parsePacket decodes what append encoded. It refuses all else: there is one
 // encoding of each packet.
-func parsePacket(b []byte) (packet, error) {
+func parsePacket(b []byte) (p packet, err error) {
 	if len(b) < headerLength {
 		return packet{}, errPacketShort
+	}
+	if len(b) > maxPacket-trailerLength {
+		return packet{}, errPacketLong
 	}
 	if binary.BigEndian.Uint16(b) != packetMagic {
 		return packet{}, errPacketMagic
@@ -133,7 +166,7 @@ func parsePacket(b []byte) (packet, error) {
 	if b[2] != packetVersion {
 		return packet{}, errPacketVersion
 	}
-	p := packet{
+	p = packet{
 		flags:    b[3],
 		from:     id(binary.BigEndian.Uint64(b[4:])),
 		to:       id(binary.BigEndian.Uint64(b[12:])),
@@ -157,6 +190,9 @@ func parsePacket(b []byte) (packet, error) {
 	if len(rest) < views*viewLength {
 		return packet{}, errPacketShort
 	}
+	if views > 0 {
+		p.views = make([]view, 0, views)
+	}
 	for ; views > 0; views-- {
 		p.views = append(p.views, view{
 			of:   id(binary.BigEndian.Uint64(rest)),
@@ -168,35 +204,65 @@ func parsePacket(b []byte) (packet, error) {
 	if len(rest) > 0 && p.chunks == 0 {
 		return packet{}, errPacketContent
 	}
-	for len(rest) > 0 {
-		c, length, err := parseClaim(rest)
-		if err != nil {
-			return packet{}, err
-		}
-		p.claims = append(p.claims, c)
-		rest = rest[length:]
+	if p.claims, err = parseClaims(rest); err != nil {
+		return packet{}, err
 	}
 	return p, nil
 }
 
-func parseClaim(b []byte) (c claimed, length int, err error) {
-	if len(b) < claimLength {
-		return c, 0, errPacketShort
+func parseClaims(b []byte) (claims []claimed, err error) {
+	for len(b) > 0 {
+		if len(b) < runLength {
+			return nil, errPacketShort
+		}
+		c := claimed{
+			owner: id(binary.BigEndian.Uint64(b)),
+			rank:  rank{binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])},
+		}
+		octets, run := int(b[16]), int(b[17])
+		if octets != 4 && octets != 16 || run == 0 {
+			return nil, errPacketContent
+		}
+		if b = b[runLength:]; len(b) < run*(octets+followLength) {
+			return nil, errPacketShort
+		}
+		joined := len(claims) // with the run before
+		for range run {
+			from, _ := netip.AddrFromSlice(b[:octets])
+			var ok bool
+			if c.addresses, ok = rangeOf(from, binary.BigEndian.Uint32(b[octets:])); !ok {
+				return nil, errPacketContent
+			}
+			claims = append(claims, c)
+			b = b[octets+followLength:]
+		}
+		if joined > 0 && claims[joined].joins(&claims[joined-1]) {
+			return nil, errPacketContent // they would have been one run
+		}
 	}
-	c.owner = id(binary.BigEndian.Uint64(b))
-	c.rank = rank{binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])}
-	octets := int(b[16])
-	if octets != 4 && octets != 16 || b[17] != 0 {
-		return c, 0, errPacketContent
+	return claims, nil
+}
+
+// rangeOf is the range of an address and of so many that follow it.
+func rangeOf(from netip.Addr, follow uint32) (r announce.Range, ok bool) {
+	octets := from.As16()
+	last := uint64(binary.BigEndian.Uint32(octets[12:])) + uint64(follow)
+	if last > math.MaxUint32 && from.Is4() {
+		return r, false
 	}
-	if length = claimLength + 2*octets; len(b) < length {
-		return c, 0, errPacketShort
+	binary.BigEndian.PutUint32(octets[12:], uint32(last))
+	for i := 11; i >= 0 && last > math.MaxUint32; i-- {
+		octets[i]++
+		if octets[i] != 0 {
+			break
+		}
 	}
-	from, _ := netip.AddrFromSlice(b[claimLength : claimLength+octets])
-	to, _ := netip.AddrFromSlice(b[claimLength+octets : length])
+	to := netip.AddrFrom16(octets)
+	if from.Is4() {
+		to = to.Unmap()
+	}
 	if from.Is4In6() || to.Is4In6() || to.Less(from) {
-		return c, 0, errPacketContent
+		return r, false
 	}
-	c.addresses = announce.Range(netipx.IPRangeFrom(from, to))
-	return c, length, nil
+	return announce.Range(netipx.IPRangeFrom(from, to)), true
 }

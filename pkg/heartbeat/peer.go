@@ -10,10 +10,14 @@ type peer struct {
 	id          id
 	name        string
 	adjacencies []*adjacency
-	// life of the process that was accepted; 0 before the first.
-	life  uint64
-	flags uint8
-	views map[viewKey]time.Time // its signs of life of others
+	// life of the process that was accepted; 0 before the first. former are those
+	// before, seq is the last number on whatever link: what an earlier packet says
+	// is out of date.
+	life   uint64
+	former []uint64
+	seq    uint64
+	flags  uint8
+	views  map[viewKey]time.Time // its signs of life of others
 
 	// What it claims: told is the version that its packets tell, known the one
 	// that is in claims; parts is what has come of another one.
@@ -22,8 +26,11 @@ type peer struct {
 	claims      []claimed
 	// owns are the entries that it says it owns itself.
 	owns map[*entry]bool
-	// What this node claims towards it: version, and the one it has acknowledged.
+	// What this node claims towards it: the whole, its parts, and how much has no
+	// room in these; version, and the one it has acknowledged.
 	table        []claimed
+	chunks       [][]claimed
+	untold       int
 	version, has uint32
 }
 
@@ -39,13 +46,20 @@ type parts struct {
 	missing int
 }
 
-// begin is that another process of the fellow's speaks.
-func (p *peer) begin(life uint64) {
-	p.life, p.flags, p.views = life, 0, nil
+// maxFormer bounds the processes of a fellow that are remembered: those whose packets
+// could still be taken for recent ones.
+const maxFormer = 8
+
+// begin is that another process of the fellow's speaks, by that packet.
+func (p *peer) begin(s stamp) {
+	if p.life != 0 {
+		p.former = append(p.former[max(0, len(p.former)+1-maxFormer):], p.life)
+	}
+	p.life, p.seq, p.flags, p.views = s.life, s.seq-1, 0, nil
 	p.told, p.known, p.parts, p.claims, p.owns = 0, 0, nil, nil, nil
 	p.has = 0
 	for _, a := range p.adjacencies {
-		a.seq = 0
+		a.seq = p.seq // nor is what it said before on other links to be heard
 	}
 }
 
@@ -87,19 +101,22 @@ func (p *peer) collect(m *packet) (table []claimed, complete bool) {
 	return table, true
 }
 
-// chunksOf cuts a table so that each part fits into a packet. What is beyond
-// maxChunks is left out. There is one part at least, for an empty table has to be
-// told, too.
-func chunksOf(table []claimed) [][]claimed {
+// chunksOf cuts a table so that each part fits into a packet. There is one part at
+// least, for an empty table has to be told, too. left is what is beyond maxChunks.
+func chunksOf(table []claimed) (chunks [][]claimed, left []claimed) {
 	const room = maxPacket - headerLength - maxViews*viewLength - trailerLength
-	var chunks [][]claimed
 	begin, size := 0, 0
 	for i := range table {
-		if size += table[i].size(); size > room {
+		if begin == i || !table[i].joins(&table[i-1]) {
+			size += runLength
+		}
+		if size += table[i].octets() + followLength; size > room {
 			chunks = append(chunks, table[begin:i])
-			begin, size = i, table[i].size()
+			begin, size = i, runLength+table[i].octets()+followLength
+		}
+		if len(chunks) == maxChunks {
+			return chunks, table[i:]
 		}
 	}
-	chunks = append(chunks, table[begin:])
-	return chunks[:min(len(chunks), maxChunks)]
+	return append(chunks, table[begin:]), nil
 }

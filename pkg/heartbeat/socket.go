@@ -25,12 +25,15 @@ const hops = 255
 const receiveBuffer = 256 << 10
 
 // conn sends and receives heartbeats of one family on one interface. Receive is for
-// one goroutine; Send for any.
+// one goroutine, and so is Send.
 type conn interface {
 	// Receive waits for a packet, or for a host's message that nobody listens on
 	// its port.
 	Receive(buffer []byte) (event, error)
+	// Send does not wait for room.
 	Send(data []byte, to netip.Addr) error
+	// Admit makes the kernel drop what is not from one of the fellows to the node.
+	Admit(self id, fellows []id) error
 	Close() error
 }
 
@@ -38,6 +41,8 @@ type conn interface {
 type event struct {
 	n    int
 	hops int
+	// dropped are the packets that the kernel had dropped so far.
+	dropped uint32
 	// refused is valid if it is no packet.
 	refused netip.Addr
 }
@@ -46,9 +51,26 @@ type event struct {
 // ICMP that its packets cause (IP_RECVERR), which tell at once that a speaker is
 // gone and that its kernel is not.
 type udpConn struct {
-	*net.UDPConn
+	udp     *net.UDPConn
 	raw     syscall.RawConn
 	control [256]byte
+	// errors is whether messages of ICMP are next: neither they nor packets are to
+	// wait for the others to end.
+	errors bool
+
+	// The functions for raw are made once, so that no packet costs an allocation for
+	// them.
+	buffer      []byte
+	event       event
+	receiveErr  error
+	receiveOnce func(fd uintptr) bool
+
+	data     []byte
+	to4      unix.SockaddrInet4
+	to6      unix.SockaddrInet6
+	v4       bool
+	sendErr  error
+	sendOnce func(fd uintptr) bool
 }
 
 // listen opens the port on an interface.
@@ -62,7 +84,11 @@ func listen(ctx context.Context, name string, v4 bool) (conn, error) {
 		controlErr := raw.Control(func(fd uintptr) {
 			// A smaller buffer works, too.
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-			err = errors.Join(unix.BindToDevice(int(fd), name), setOptions(int(fd)))
+			err = errors.Join(
+				unix.BindToDevice(int(fd), name),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1),
+				setOptions(int(fd)),
+			)
 		})
 		return errors.Join(controlErr, err)
 	}}
@@ -75,7 +101,14 @@ func listen(ctx context.Context, name string, v4 bool) (conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	return &udpConn{UDPConn: udp, raw: raw}, nil
+	c := &udpConn{udp: udp, raw: raw, v4: v4}
+	c.to4.Port, c.to6.Port = Port, Port
+	c.receiveOnce = func(fd uintptr) bool { return c.receiveAny(int(fd)) }
+	c.sendOnce = func(fd uintptr) bool {
+		c.sendErr = c.send(int(fd))
+		return true // what has no room is like what gets lost
+	}
+	return c, nil
 }
 
 func setOptions4(fd int) error {
@@ -95,22 +128,34 @@ func setOptions6(fd int) error {
 }
 
 // Receive is of conn.
-func (c *udpConn) Receive(buffer []byte) (e event, err error) {
-	waitErr := c.raw.Read(func(fd uintptr) bool {
-		for {
-			if e, err = c.receive(int(fd), buffer, unix.MSG_ERRQUEUE); err == nil && !e.refused.IsValid() {
-				continue // it says something else
-			}
-			if err == nil {
-				return true
-			}
-			// An error of the past is told once by whatever call comes next.
-			if e, err = c.receive(int(fd), buffer, 0); err == nil || !isPast(err) {
-				return err != unix.EAGAIN
-			}
+func (c *udpConn) Receive(buffer []byte) (event, error) {
+	c.buffer = buffer
+	if err := c.raw.Read(c.receiveOnce); err != nil {
+		return event{}, err
+	}
+	return c.event, c.receiveErr
+}
+
+// receiveAny reports whether there was something.
+func (c *udpConn) receiveAny(fd int) bool {
+	for empty := 0; empty < 2; {
+		flags := 0
+		if c.errors = !c.errors; c.errors {
+			flags = unix.MSG_ERRQUEUE
 		}
-	})
-	return e, errors.Join(waitErr, err)
+		c.event, c.receiveErr = c.receive(fd, flags)
+		switch err := c.receiveErr; {
+		case err == nil && (flags == 0 || c.event.refused.IsValid()):
+			return true
+		case err == nil, isPast(err): // it says something else, or is of no packet
+			empty = 0
+		case err == unix.EAGAIN:
+			empty++
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // isPast reports whether the error is about a packet that was sent before.
@@ -120,8 +165,8 @@ func isPast(err error) bool {
 }
 
 // receive is one system call.
-func (c *udpConn) receive(fd int, buffer []byte, flags int) (event, error) {
-	n, controlled, _, from, err := unix.Recvmsg(fd, buffer, c.control[:], flags|unix.MSG_DONTWAIT)
+func (c *udpConn) receive(fd, flags int) (event, error) {
+	n, controlled, _, from, err := unix.Recvmsg(fd, c.buffer, c.control[:], flags|unix.MSG_DONTWAIT)
 	if err != nil {
 		return event{}, err
 	}
@@ -136,6 +181,8 @@ func (c *udpConn) receive(fd int, buffer []byte, flags int) (event, error) {
 		case header.Level == unix.IPPROTO_IP && header.Type == unix.IP_TTL && len(data) >= 4,
 			header.Level == unix.IPPROTO_IPV6 && header.Type == unix.IPV6_HOPLIMIT && len(data) >= 4:
 			e.hops = int(binary.NativeEndian.Uint32(data))
+		case header.Level == unix.SOL_SOCKET && header.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
+			e.dropped = binary.NativeEndian.Uint32(data)
 		case header.Level == unix.IPPROTO_IP && header.Type == unix.IP_RECVERR,
 			header.Level == unix.IPPROTO_IPV6 && header.Type == unix.IPV6_RECVERR:
 			if isRefusal(data) {
@@ -165,11 +212,48 @@ func addrOf(from unix.Sockaddr) netip.Addr {
 
 // Send is of conn.
 func (c *udpConn) Send(data []byte, to netip.Addr) error {
+	c.data = data
+	if c.v4 {
+		c.to4.Addr = to.As4()
+	} else {
+		c.to6.Addr = to.As16()
+	}
+	if err := c.raw.Write(c.sendOnce); err != nil {
+		return err
+	}
+	return c.sendErr
+}
+
+func (c *udpConn) send(fd int) (err error) {
 	for range 2 { // the first call may tell an error of the past
-		_, err := c.WriteToUDPAddrPort(data, netip.AddrPortFrom(to, Port))
+		if c.v4 {
+			err = unix.Sendmsg(fd, c.data, nil, &c.to4, unix.MSG_DONTWAIT)
+		} else {
+			err = unix.Sendmsg(fd, c.data, nil, &c.to6, unix.MSG_DONTWAIT)
+		}
 		if err == nil || !isPast(err) {
 			return err
 		}
 	}
 	return nil
 }
+
+// Admit is of conn.
+func (c *udpConn) Admit(self id, fellows []id) error {
+	program, err := admission(self, fellows)
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(program))
+	for i, p := range program {
+		filter[i] = unix.SockFilter{Code: p.Op, Jt: p.Jt, Jf: p.Jf, K: p.K}
+	}
+	controlErr := c.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	})
+	return errors.Join(controlErr, err)
+}
+
+// Close is of conn.
+func (c *udpConn) Close() error { return c.udp.Close() }
