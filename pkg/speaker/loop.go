@@ -102,8 +102,11 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 		case <-s.secrets.c:
 			s.carryOut(ctx, d)
 		case i := <-s.interfaces.c:
-			if lost(d.interfaces.nics, i.nics) {
+			switch {
+			case lost(d.interfaces.nics, i.nics):
 				d.hurry(reportFast)
+			case lost(i.nics, d.interfaces.nics): // there is more than before
+				d.hurry(reportSoon)
 			}
 			d.interfaces = i
 			s.setLinks(i.links)
