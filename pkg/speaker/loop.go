@@ -126,8 +126,9 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 		case <-s.gates.c:
 			if d.booting && s.gate.state() == gateHealthy {
 				s.booted(ctx, d)
+			} else {
+				s.carryOut(ctx, d)
 			}
-			s.carryOutLAN(d)
 		case <-d.hold:
 			// A bad answer, unlike none, shows that there is a kube-proxy.
 			if d.hold = nil; d.booting && s.gate.state() == gateUnknown {
@@ -339,7 +340,8 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 			d.nextHops[router] = hop
 			return hop
 		},
-		held: d.peers,
+		held:    d.peers,
+		demoted: s.gate.state() == gateUnhealthy,
 	})
 	if err == nil {
 		err = s.announcer.Set(ctx, state)
