@@ -1,8 +1,10 @@
 package heartbeat
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"testing"
@@ -202,8 +204,11 @@ func (w *world) witnessed(i int, inside func(int) bool) bool {
 	return len(e.group.candidates) == 2 && w.online(&w.nodes[i]) && !owner.powered // else it is a coin toss
 }
 
-// fingerprint is all that the future of a world depends on that has come to rest.
-func (w *world) fingerprint() string {
+// fingerprint stands for the look of a world.
+type fingerprint [2]uint64
+
+// look is all that the future of a world depends on that has come to rest.
+func (w *world) look() []byte {
 	low := w.planner.program.epoch
 	for i := range w.nodes {
 		low = min(low, w.nodes[i].program.epoch, w.planner.nodes[i].program.epoch)
@@ -211,7 +216,7 @@ func (w *world) fingerprint() string {
 			low = min(low, e.best.epoch)
 		}
 	}
-	var b []byte
+	b := make([]byte, 0, 512)
 	flag := func(all ...bool) {
 		for _, f := range all {
 			b = append(b, '0')
@@ -250,13 +255,13 @@ func (w *world) fingerprint() string {
 			p := a.peer
 			other := w.nodes[p.name[0]-'a'].core
 			b = append(b, ',', p.name[0], byte(a.liveness(w.now)), p.flags)
-			flag(other != nil && other.life == p.life, p.life == 0, p.synced(), p.has == p.version, a.heard.IsZero(), a.answered.IsZero(), w.now.Sub(a.evidence()) < witnessMargin)
+			flag(other != nil && other.life == p.life, p.life == 0, p.synced(), p.has == p.version, a.heard.IsZero(), a.answered.IsZero(), w.now.Sub(a.evidence()) < witnessMargin, w.now.Sub(m.core.up[1]) < youth)
 			for _, claim := range p.claims {
 				b = append(b, byte(slices.Index(nodeIDs[:], claim.owner)), byte(claim.rank.epoch-low), byte(claim.rank.term))
 			}
 		}
 	}
-	return string(b)
+	return b
 }
 
 // modelled are the rules by which the election is explored.
@@ -289,7 +294,7 @@ func TestModel(t *testing.T) {
 			if *modelDepth > 0 {
 				depth = *modelDepth
 			}
-			x := &explorer{events: events(m.nodes), seen: make(map[string]int8)}
+			x := &explorer{events: events(m.nodes), seen: make(map[fingerprint]int8), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
 			w := newWorld(m.nodes, m.rule)
 			w.run(3*time.Second, nil)
 			j := judge{limits: limits{twoLimit, noneLimit}}
@@ -307,14 +312,49 @@ func TestModel(t *testing.T) {
 
 type explorer struct {
 	events             []happening
-	seen               map[string]int8 // fingerprints, and the depth left when they were explored
+	seen               map[fingerprint]int8 // with the depth left when they were explored
+	seeds              [2]maphash.Seed
 	moments, sequences int
 	failures           []string
 }
 
-// pauses are how long the world goes on after an event. In the long one it comes to
+// pauses are how long the world goes on after an event. In the last one it comes to
 // rest.
-var pauses = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, 3 * time.Second}
+var pauses = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, rest}
+
+const (
+	rest = 3 * time.Second
+	// still is how long nothing has changed in a world that is at rest before that.
+	still = 500 * time.Millisecond
+)
+
+// atRest lets the world come to rest.
+func (x *explorer) atRest(w *world, j *judge, most time.Duration) error {
+	const pace = 100 * time.Millisecond
+	look, quiet := []byte(nil), time.Duration(0)
+	for passed := time.Duration(0); passed < most && quiet < still; passed += pace {
+		if err := x.pass(w, j, pace); err != nil {
+			return err
+		}
+		next := w.look()
+		if quiet += pace; !bytes.Equal(next, look) || w.awaits(most-passed) {
+			look, quiet = next, 0
+		}
+	}
+	return nil
+}
+
+// awaits reports whether something is to happen within that time that can be told
+// now.
+func (w *world) awaits(within time.Duration) bool {
+	soon := func(at time.Time) bool { return at.After(w.now) && !at.After(w.now.Add(within)) }
+	for i := range w.nodes {
+		if m := &w.nodes[i]; soon(m.stopped) || m.core != nil && soon(m.core.awaited) {
+			return true
+		}
+	}
+	return w.api && soon(w.planner.next)
+}
 
 func (x *explorer) explore(w *world, j judge, depth int) {
 	for _, e := range x.events {
@@ -333,14 +373,19 @@ func (x *explorer) explore(w *world, j judge, depth int) {
 				continue
 			}
 			next.trace = append(slices.Clip(w.trace), fmt.Sprintf("%s, %v", e.name, pause))
-			if err := x.pass(next, &after, pause-before); err != nil {
+			pass := x.pass
+			if pause == rest {
+				pass = x.atRest
+			}
+			if err := pass(next, &after, pause-before); err != nil {
 				x.failures = append(x.failures, fmt.Sprintf("%s: %v: %v", strings.Join(next.trace, "; "), err, next))
 				break
 			}
 			before = pause
 			x.sequences++
 			if i == len(pauses)-1 && !*modelPlain {
-				print := next.fingerprint()
+				look := next.look()
+				print := fingerprint{maphash.Bytes(x.seeds[0], look), maphash.Bytes(x.seeds[1], look)}
 				if left, known := x.seen[print]; known && int(left) >= depth-1 {
 					continue
 				}

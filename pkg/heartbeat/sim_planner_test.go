@@ -59,9 +59,10 @@ func newPlanner(p program, nodes int) planner {
 // plan looks at the cluster, changes the plan if it has to, and writes what is due.
 func (w *world) plan() {
 	p := &w.planner
-	if !w.api || w.rules.groups != nil {
+	if !w.api || w.rules.groups != nil || !w.stirred && p.next.After(w.now) {
 		return
 	}
+	w.stirred = false
 	p.next = w.now.Add(time.Hour)
 	for i := range p.nodes {
 		w.observe(&p.nodes[i], &w.nodes[i])
@@ -105,10 +106,8 @@ func (w *world) observe(n *nodeObject, m *machine) {
 			n.report.claim = e.best.rank
 		}
 	}
-	for _, a := range m.core.status(w.now) {
-		if a.Minded {
-			n.report.hears[a.Node[0]-'a'] = true
-		}
+	for _, a := range m.core.adjacencies {
+		n.report.hears[a.peer.name[0]-'a'] = m.core.minds(a.peer, a.liveness(w.now))
 	}
 }
 

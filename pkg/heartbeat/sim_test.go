@@ -25,6 +25,7 @@ type world struct {
 	frames  []frame // under way
 	api     bool    // the API server answers
 	planner planner
+	stirred bool // the planner may have something to do
 	lives   uint64
 	sent    int // frames so far
 
@@ -268,6 +269,7 @@ func (w *world) online(m *machine) bool {
 
 // run lets time pass. check is told for how long things stay as they are.
 func (w *world) run(d time.Duration, check func(time.Duration)) {
+	w.stirred = true
 	for end := w.now.Add(d); w.now.Before(end); {
 		w.settle()
 		next := w.due()
@@ -355,7 +357,10 @@ func (w *world) hand(m *machine, f *frame) {
 	case answerOfAPI:
 		m.core.apiAnswer(f.asked)
 	}
-	m.next = w.now
+	// There would be a turn after each frame; those that do nothing are left out.
+	if c := m.core; c.dirty || c.untold || slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.hurried }) {
+		m.next = w.now
+	}
 }
 
 // send sends a frame that is there after so long, or is lost.
@@ -373,6 +378,8 @@ func (w *world) send(f frame, after time.Duration) {
 
 func (w *world) turn(m *machine) {
 	out := m.core.turn(w.now)
+	w.stirred = w.stirred || m.core.news || m.core.changed || !m.stopped.IsZero()
+	m.core.news, m.core.changed, m.stopped = false, false, time.Time{}
 	m.next = out.next
 	if m.next.IsZero() {
 		m.next = w.now.Add(time.Hour)
