@@ -37,6 +37,8 @@ type core struct {
 	self  id
 	life  uint64
 	seq   uint64
+	// tables is the number of the last one for a fellow.
+	tables uint32
 	// past are the sequence numbers of the last recentTime, oldest first.
 	past []mark
 
@@ -56,8 +58,8 @@ type core struct {
 	// untold: fellows have to be told; changed: roles are other ones; news: so may
 	// be what is known of fellows.
 	dirty, unsettled, untold, changed, news bool
-	// graceEnd is when the first of the covered owners has been away for too long.
-	graceEnd time.Time
+	// awaited is the first time that some decision waits for.
+	awaited time.Time
 
 	apiAsked, apiAnswered time.Time
 	arrived               map[announce.MAC]uint8 // checks, by the MAC of who sent them
@@ -98,6 +100,12 @@ type entry struct {
 	round uint32
 	// seen is the fellow that is known to have answered for the address.
 	seen id
+	// yields is how often this node gave the address up to owners that it had no sign
+	// of life of; from such it does not claim it before barred.
+	yields int
+	barred time.Time
+	// vacant is since when the owner is dead and another candidate is to claim.
+	vacant time.Time
 }
 
 // group is what addresses have in common.
@@ -214,7 +222,7 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 		}
 		p := c.peers[node]
 		if p == nil {
-			p = &peer{id: node}
+			p = &peer{id: node, chunks: [][]claimed{nil}, version: c.newTable()}
 		}
 		p.name, p.adjacencies = f.Name, nil
 		for _, l := range c.links {
@@ -243,6 +251,13 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 	slices.SortFunc(c.adjacencies, func(a, b *adjacency) int {
 		return cmp.Or(cmp.Compare(a.peer.name, b.peer.name), cmp.Compare(a.link, b.link))
 	})
+}
+
+// newTable numbers a table for a fellow. A fellow that is told tables by this process
+// again after a while must not take them for those of before.
+func (c *core) newTable() uint32 {
+	c.tables++
+	return c.tables
 }
 
 type station struct {
@@ -314,16 +329,14 @@ func (c *core) setEntries(groups []*group) {
 	}
 }
 
-// raise notes a claim if it is greater than what is known. Of equal ones, that of
-// the earlier candidate counts; that of a node that is none does not.
-func (c *core) raise(e *entry, h holding) (raised bool) {
-	at := slices.Index(e.group.candidates, h.owner)
-	order := cmp.Or(h.rank.compare(e.best.rank), cmp.Compare(slices.Index(e.group.candidates, e.best.owner), at))
-	if at < 0 || order <= 0 {
-		return false
+// raise notes a claim if it is greater than what is known. Equal ones are ordered by
+// something that all nodes agree on, whatever programs they have. That of a node that
+// is no candidate does not count.
+func (c *core) raise(e *entry, h holding) {
+	greater := cmp.Or(h.rank.compare(e.best.rank), cmp.Compare(h.owner, e.best.owner)) > 0
+	if greater && slices.Contains(e.group.candidates, h.owner) {
+		e.best = h
 	}
-	e.best = h
-	return true
 }
 
 // entriesIn are those whose address is in the range.
@@ -338,30 +351,26 @@ func (c *core) entriesIn(r announce.Range) []*entry {
 
 // merge takes over what a peer claims, of itself and of others.
 func (c *core) merge(p *peer, table []claimed) {
-	before := p.owns
-	p.claims, p.owns = table, make(map[*entry]bool)
+	before := p.says
+	p.claims, p.says = table, make(map[netip.Addr]holding)
 	for _, claim := range table {
 		for _, e := range c.entriesIn(claim.addresses) {
-			if c.raise(e, holding{claim.rank, claim.owner}) {
-				c.untold = true
-			}
+			c.raise(e, holding{claim.rank, claim.owner})
+			p.says[e.addr] = holding{claim.rank, claim.owner}
 			if e.best.owner == claim.owner {
 				e.seen = claim.owner
 			}
-			if claim.owner == p.id {
-				p.owns[e] = true
-			}
 		}
 	}
-	for e := range before {
+	for addr, said := range before {
 		// Who learnt of the peer's address while there were two owners must learn
 		// of this one's.
-		if !p.owns[e] && e.best.owner == c.self {
+		if e := c.entries[addr]; e != nil && said.owner == p.id && p.says[addr].owner != p.id && e.best.owner == c.self {
 			e.round++
 			c.changed = true
 		}
 	}
-	c.dirty = true
+	c.dirty, c.untold = true, true
 }
 
 // receive takes a packet that a key has authenticated, from the link it came in
@@ -549,10 +558,10 @@ func (c *core) turn(now time.Time) actions {
 	c.remember(now)
 	for _, a := range c.adjacencies {
 		if l := a.liveness(now); l != a.last {
-			a.last, c.dirty = l, true
+			a.last, c.dirty, c.untold = l, true, true
 		}
 	}
-	if !c.graceEnd.IsZero() && !now.Before(c.graceEnd) {
+	if !c.awaited.IsZero() && !now.Before(c.awaited) {
 		c.dirty = true
 	}
 	if due := c.dirty || c.unsettled && now.Sub(c.decided) >= unsettledPace; due && !now.Before(c.embargo) {
@@ -689,6 +698,9 @@ func (c *core) flags(now time.Time) (flags uint8) {
 
 // nextTurn is when something is to be done if nothing comes in.
 func (c *core) nextTurn(now time.Time) time.Time {
+	if len(c.adjacencies) == 0 && !c.dirty {
+		return time.Time{}
+	}
 	next := now.Add(interval)
 	sooner := func(at time.Time) {
 		if !at.IsZero() && at.Before(next) {
@@ -703,12 +715,9 @@ func (c *core) nextTurn(now time.Time) time.Time {
 	if c.unsettled {
 		sooner(now.Add(unsettledPace))
 	}
-	sooner(c.graceEnd)
+	sooner(c.awaited)
 	if c.dirty && !c.embargo.IsZero() {
 		sooner(c.embargo)
-	}
-	if len(c.adjacencies) == 0 {
-		return time.Time{}
 	}
 	return latest(next, now.Add(time.Millisecond))
 }

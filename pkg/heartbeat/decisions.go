@@ -44,15 +44,16 @@ func (c *core) status(now time.Time) []Adjacency {
 		l := a.liveness(now)
 		out = append(out, Adjacency{
 			Node: a.peer.name, Link: a.link, Interface: c.links[a.link].Name, MAC: a.mac, Liveness: l,
-			Minded: l == Up || l >= Unheard && c.minds(a.peer),
+			Minded: c.minds(a.peer, l),
 		})
 	}
 	return out
 }
 
-// minds reports whether this node has heard the peer own what it owns.
-func (c *core) minds(p *peer) bool {
-	return !slices.ContainsFunc(c.sorted, func(e *entry) bool { return e.best.owner == p.id && e.seen != p.id })
+// minds reports whether the peer lives, and, where it is silent, whether this node has
+// heard it own what it owns.
+func (c *core) minds(p *peer, l Liveness) bool {
+	return l == Up || l >= Unheard && !slices.ContainsFunc(c.sorted, func(e *entry) bool { return e.best.owner == p.id && e.seen != p.id })
 }
 
 // problems say which fellows cannot be told all that this node knows, and on which

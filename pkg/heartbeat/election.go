@@ -14,13 +14,22 @@ const (
 	// the owner's last one, to show that it is the owner who is cut off: before the
 	// cut it could not be later by more than the heartbeats that got lost.
 	witnessMargin = 250 * time.Millisecond
+	// witnessTime is how long such a sign of life counts.
+	witnessTime = 300 * time.Millisecond
+	// followTime is how long the candidate that is to claim an address has to do so.
+	followTime = 500 * time.Millisecond
+	// barTime is doubled with each time, up to maxYields, that an address was given up
+	// again to an owner of which there was no sign of life: as long it is not claimed
+	// from such.
+	barTime   = 10 * time.Second
+	maxYields = 8
 	// relayTime is how long what others tell of the owner's life counts.
 	relayTime = deadTime
 )
 
 // decideAll decides about all addresses.
 func (c *core) decideAll(now time.Time) {
-	c.dirty, c.unsettled, c.graceEnd, c.news = false, false, time.Time{}, true
+	c.dirty, c.unsettled, c.awaited, c.news = false, false, time.Time{}, true
 	for _, e := range c.sorted {
 		role := c.decide(e, now)
 		if role != e.role {
@@ -50,7 +59,17 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	if owner == nil {
 		return Standby // the programs of the others will tell
 	}
-	switch c.liveness(owner, e.group, now) {
+	l := c.liveness(owner, e.group, now)
+	if l > Dead {
+		e.vacant = time.Time{}
+	}
+	switch {
+	case l > Unheard:
+		e.yields, e.barred = 0, time.Time{}
+	case e.role == Own:
+		e.yield(now)
+	}
+	switch l {
 	case Up:
 		switch {
 		case (owner.releasing() || owner.restarting() && !c.mayCover(e, owner)) && c.follows(e, owner, false, now):
@@ -61,12 +80,7 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	case Silent:
 		return c.decideSilent(e, owner, now)
 	case Dead:
-		switch {
-		case c.relayed(e, owner, now) || !c.connected(e, owner, now):
-			c.unsettled = true
-		case c.follows(e, owner, true, now):
-			return c.claim(e)
-		}
+		return c.decideDead(e, owner, now)
 	case Unheard:
 		c.unsettled = c.unsettled || len(e.group.links) > 0
 		if e.role == Cover {
@@ -74,6 +88,49 @@ func (c *core) decide(e *entry, now time.Time) Role {
 		}
 	}
 	return Standby
+}
+
+// decideDead is decide for an owner that is not there.
+func (c *core) decideDead(e *entry, owner *peer, now time.Time) Role {
+	switch {
+	case c.relayed(e, owner, now):
+		e.yields, e.barred, e.vacant, c.unsettled = 0, time.Time{}, time.Time{}, true
+	case now.Before(e.barred):
+		c.await(e.barred)
+	case !c.connected(e, owner, now):
+		c.unsettled = true
+	case c.follows(e, owner, true, now):
+		return c.claim(e)
+	case e.vacant.IsZero():
+		e.vacant = now
+		fallthrough
+	default:
+		// The one that is to claim may see it otherwise: by another program, say.
+		if end := e.vacant.Add(followTime); now.Before(end) {
+			c.await(end)
+		} else if len(e.group.links) > 0 && !c.state.Restarting {
+			return c.claim(e)
+		}
+	}
+	return Standby
+}
+
+// await has decisions looked at again at that time.
+func (c *core) await(at time.Time) {
+	if c.awaited.IsZero() || at.Before(c.awaited) {
+		c.awaited = at
+	}
+}
+
+// yield is that the node gives the address up to an owner that it does not see. The
+// owner took it, so it lives, and the two are cut off from each other. The planner,
+// which sees both sides, has to choose; that they take the address from each other
+// in turn helps nobody.
+func (e *entry) yield(now time.Time) {
+	if e.yields > 0 {
+		e.barred = now.Add(barTime << min(e.yields, maxYields))
+	}
+	e.yields++
 }
 
 // decideSilent is decide for an owner whose kernel answers and whose speaker does
@@ -90,8 +147,8 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 		end = owner.heard().Add(silence) // what a host says by ICMP is no reason to take over
 	}
 	over := !now.Before(end)
-	if !over && (c.graceEnd.IsZero() || end.Before(c.graceEnd)) {
-		c.graceEnd = end
+	if !over {
+		c.await(end)
 	}
 	// This node is not cut off: it hears the owner's kernel.
 	if over && c.follows(e, owner, true, now) {
@@ -189,26 +246,36 @@ func (c *core) relayed(e *entry, owner *peer, now time.Time) bool {
 }
 
 // connected reports whether somebody else on the owner's link has been heard since
-// the owner was: this node is not the one that is cut off.
+// the owner was, by this node or another candidate, and just now: this node is not the
+// one that is cut off.
 func (c *core) connected(e *entry, owner *peer, now time.Time) bool {
 	return slices.ContainsFunc(owner.adjacencies, func(a *adjacency) bool {
-		return slices.Contains(e.group.links, a.link) && c.witness(a).After(a.evidence().Add(witnessMargin))
+		if !slices.Contains(e.group.links, a.link) {
+			return false
+		}
+		seen := a.evidence()
+		for _, p := range c.peers {
+			seen = latest(seen, p.views[viewKey{owner.id, a.segment}])
+		}
+		w := c.witness(a)
+		return w.After(seen.Add(witnessMargin)) && now.Sub(w) < witnessTime
 	})
 }
 
 // witness is the last sign of life on the adjacency's link of anybody but its
 // fellow. That of the API server counts if it is reached through this link, or if
-// nobody else is there to be asked.
+// nobody else is there to be heard.
 func (c *core) witness(than *adjacency) time.Time {
 	l := c.links[than.link]
 	at := l.answered
-	if c.state.APILink == than.link || len(l.witnesses()) == 0 {
-		at = latest(at, c.apiAnswered)
-	}
+	alone := len(l.witnesses()) == 0
 	for _, a := range c.adjacencies {
 		if a.peer != than.peer && a.link == than.link {
-			at = latest(at, a.heard, a.answered)
+			at, alone = latest(at, a.heard, a.answered), false
 		}
+	}
+	if alone || c.state.APILink == than.link {
+		at = latest(at, c.apiAnswered)
 	}
 	return at
 }
@@ -230,7 +297,7 @@ func (c *core) tabulate() {
 		chunks, left := chunksOf(table)
 		c.news = c.news || len(left) != p.untold
 		p.chunks, p.untold = chunks, len(left)
-		p.version++
+		p.version = c.newTable()
 		for _, a := range p.adjacencies {
 			a.hurried = true
 		}
@@ -239,13 +306,20 @@ func (c *core) tabulate() {
 
 // tells reports whether the fellow may not know who owns the address.
 func (c *core) tells(p *peer, e *entry) bool {
-	switch e.best.owner {
-	case c.self:
+	if e.best.owner == c.self {
 		return e.role == Own
-	case p.id:
-		return !p.owns[e] // its program may be an old one
 	}
-	return e.best != e.group.program() || e.role == Cover
+	// Its program may be an old one.
+	if said, any := p.says[e.addr]; any && said != e.best || !any && e.best.owner == p.id {
+		return true
+	}
+	if e.best.owner != p.id && e.best != e.group.program() || e.role == Cover {
+		return true
+	}
+	// Whoever becomes a candidate while the owner is silent cannot know that it has
+	// answered, and is to cover for it all the same.
+	owner := c.peers[e.best.owner]
+	return owner != nil && e.seen == owner.id && !owner.decidedUp()
 }
 
 // extend adds the address to the table, whose addresses ascend.

@@ -8,31 +8,20 @@ import (
 
 // gap runs the world and returns how long the client was not served at a stretch.
 func (w *world) gap(d time.Duration) (longest time.Duration) {
-	var since time.Time
-	w.run(d, func() {
-		switch {
-		case w.served():
-			since = time.Time{}
-		case since.IsZero():
-			since = w.now.Add(-step)
-			fallthrough
-		default:
-			longest = max(longest, w.now.Sub(since))
+	var gap time.Duration
+	w.run(d, func(d time.Duration) {
+		if gap += d; w.served() {
+			gap = 0
 		}
+		longest = max(longest, gap)
 	})
 	return longest
 }
 
 // settled is a world in which the first node owns the address.
-func settled(t *testing.T, n int, change ...func(*world)) *world {
+func settled(t *testing.T, n int, change ...func(*rules)) *world {
 	t.Helper()
-	w := newWorld(n)
-	for _, f := range change {
-		f(w)
-		for _, m := range w.nodes {
-			w.tell(m)
-		}
-	}
+	w := newWorld(n, change...)
 	w.run(2*time.Second, nil)
 	w.wantOwners(t, 0)
 	return w
@@ -44,8 +33,6 @@ func (w *world) wantOwners(t *testing.T, want ...int) {
 		t.Fatalf("the owners are %v, want %v: %v", got, want, w)
 	}
 }
-
-func withoutAPI(w *world) { w.api = false }
 
 func TestTakeover(t *testing.T) {
 	const limit = 500 * time.Millisecond
@@ -98,7 +85,7 @@ func TestRestart(t *testing.T) {
 }
 
 func TestGraceEnds(t *testing.T) {
-	w := settled(t, 3, func(w *world) { w.grace = 10 * time.Second })
+	w := settled(t, 3, func(r *rules) { r.grace = 10 * time.Second })
 	w.kill(0)
 	w.run(9*time.Second, nil)
 	w.wantOwners(t)

@@ -9,8 +9,7 @@ import (
 // TestInspection: where the network drops answers with the MAC address of others,
 // that is noticed, told, and nobody relies on them.
 func TestInspection(t *testing.T) {
-	w := newWorld(3)
-	w.inspects = true
+	w := newWorld(3, func(r *rules) { r.inspects = true })
 	w.run(10*time.Second, nil)
 	w.wantOwners(t, 0)
 	problems := w.nodes[1].core.inspectionProblems()
@@ -24,7 +23,7 @@ func TestInspection(t *testing.T) {
 	w.wantOwners(t, 1)
 
 	w.start(0)
-	w.inspects = false
+	w.rules.inspects = false
 	w.run(3*time.Minute, nil)
 	if problems := w.nodes[0].core.inspectionProblems(); len(problems) > 0 {
 		t.Errorf("the problems are %q although the network lets checks through", problems)
@@ -33,7 +32,7 @@ func TestInspection(t *testing.T) {
 
 // TestRestartWithoutCover: who says that it restarts loses its addresses at once.
 func TestRestartWithoutCover(t *testing.T) {
-	w := settled(t, 3, func(w *world) { w.noCover = true })
+	w := settled(t, 3, func(r *rules) { r.noCover = true })
 	w.restart(0)
 	if gap := w.gap(300 * time.Millisecond); gap > 0 {
 		t.Errorf("nobody answered for %v", gap)

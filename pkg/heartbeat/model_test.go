@@ -1,8 +1,10 @@
 package heartbeat
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"testing"
@@ -10,18 +12,27 @@ import (
 )
 
 var (
-	modelDepth = flag.Int("model-depth", 2, "events in a row that the model of the election explores")
-	modelNodes = flag.Int("model-nodes", 3, "candidates in the model of the election")
+	modelDepth = flag.Int("model-depth", 0, "events in a row that the model of the election explores; 0: as many as there is time for")
+	modelRules = flag.String("model-rules", "", "the rules that the model of the election is explored by; all if empty")
+	modelPlain = flag.Bool("model-plain", false, "explore all that follows from worlds that look the same, too")
 )
 
 const (
 	// twoLimit is how long two candidates that hear each other may both own the
 	// address: a heartbeat, and its answer.
 	twoLimit = 250 * time.Millisecond
+	// strangeLimit is the same for two that are not, by one's program, candidates of the
+	// same address any more: the planner has to tell the other one.
+	strangeLimit = writeTime + handoverPatience + 250*time.Millisecond
 	// noneLimit is how long nobody may answer after the last event, though somebody
 	// could. It has room for a process that has just started (freshTime), for the
 	// detection, and for the hosts to be asked again that were dead (deadPace).
 	noneLimit = 900 * time.Millisecond
+	// lateLimit is the same where the planner has to help.
+	lateLimit = noneLimit + notReadyTime + writeTime
+	// maxMoves is how often the planner may move the address after an event: each
+	// candidate gives it up twice, then it is patient.
+	maxMoves = 2 * uint32(len(order{}))
 )
 
 // happening is something that happens to the world.
@@ -37,26 +48,29 @@ func events(n int) (all []happening) {
 		all = append(all, happening{fmt.Sprintf(name, args...), when, do})
 	}
 	for i := range n {
-		add(func(w *world) bool { return w.nodes[i].core != nil }, func(w *world) { w.kill(i) }, "kill %s", nodeName(i))
+		runs := func(w *world) bool { return w.nodes[i].core != nil && !w.nodes[i].stopped.After(w.now) }
+		add(runs, func(w *world) { w.kill(i) }, "kill %s", nodeName(i))
+		add(runs, func(w *world) { w.stop(i, 250*time.Millisecond) }, "stop %s for 250 ms", nodeName(i))
+		add(runs, func(w *world) { w.stop(i, time.Second) }, "stop %s for 1 s", nodeName(i))
 		add(func(w *world) bool { return w.nodes[i].powered && w.nodes[i].core == nil }, func(w *world) { w.start(i) }, "start %s", nodeName(i))
 		add(func(w *world) bool { return w.nodes[i].powered }, func(w *world) { w.powerOff(i) }, "power off %s", nodeName(i))
 		add(func(w *world) bool { return !w.nodes[i].powered }, func(w *world) { w.powerOn(i) }, "power on %s", nodeName(i))
-		add(func(w *world) bool { return w.reach[i][client] }, func(w *world) { w.isolate(i) }, "isolate %s", nodeName(i))
-		add(func(w *world) bool { return !w.reach[i][client] }, func(w *world) { w.rejoin(i) }, "rejoin %s", nodeName(i))
+		add(func(w *world) bool { return w.reaches(i, w.client()) }, func(w *world) { w.isolate(i) }, "isolate %s", nodeName(i))
+		add(func(w *world) bool { return !w.reaches(i, w.client()) }, func(w *world) { w.rejoin(i) }, "rejoin %s", nodeName(i))
 		add(func(w *world) bool { return !w.nodes[i].offline }, func(w *world) { w.nodes[i].offline = true }, "%s loses the API", nodeName(i))
 		add(func(w *world) bool { return w.nodes[i].offline }, func(w *world) { w.nodes[i].offline = false }, "%s finds the API", nodeName(i))
-		add(func(w *world) bool { return w.api && w.owner != i && w.online(w.nodes[i]) }, func(w *world) { w.move(i) }, "move to %s", nodeName(i))
-		add(func(w *world) bool { return w.nodes[i].core != nil }, func(w *world) {
-			w.nodes[i].releasing = !w.nodes[i].releasing
-			w.tell(w.nodes[i])
-		}, "%s releases, or not", nodeName(i))
+		add(func(w *world) bool { return !w.nodes[i].slow }, func(w *world) { w.nodes[i].slow = true }, "programs do not reach %s", nodeName(i))
+		add(func(w *world) bool { return w.nodes[i].slow }, func(w *world) { w.nodes[i].slow = false }, "programs reach %s", nodeName(i))
+		add(func(w *world) bool { return w.api && w.planner.drained != i }, func(w *world) { w.planner.drained = i }, "drain %s", nodeName(i))
+		add(func(w *world) bool { return w.api && w.planner.drained == i }, func(w *world) { w.planner.drained = nobody }, "undrain %s", nodeName(i))
+		add(runs, func(w *world) { w.change(i, func(m *machine) { m.releasing = !m.releasing }) }, "%s releases, or not", nodeName(i))
 		for j := range n {
 			if j > i {
-				add(func(w *world) bool { return w.reach[i][j] }, func(w *world) { w.cut(i, j) }, "cut %s-%s", nodeName(i), nodeName(j))
-				add(func(w *world) bool { return !w.reach[i][j] }, func(w *world) { w.heal(i, j) }, "heal %s-%s", nodeName(i), nodeName(j))
+				add(func(w *world) bool { return w.meets(i, j) }, func(w *world) { w.separate(i, j) }, "cut %s-%s", nodeName(i), nodeName(j))
+				add(func(w *world) bool { return !w.meets(i, j) }, func(w *world) { w.join(i, j) }, "heal %s-%s", nodeName(i), nodeName(j))
 			}
 			if j != i {
-				add(func(w *world) bool { return w.reach[i][j] }, func(w *world) { w.reach[i][j] = false }, "one way cut %s>%s", nodeName(i), nodeName(j))
+				add(func(w *world) bool { return w.reaches(i, j) }, func(w *world) { w.cut(i, j) }, "one way cut %s>%s", nodeName(i), nodeName(j))
 			}
 		}
 	}
@@ -67,156 +81,315 @@ func events(n int) (all []happening) {
 
 // judge holds the world against the two invariants.
 type judge struct {
-	two  time.Duration // how long two owners have heard each other
-	none time.Duration // how long nobody has answered
+	limits limits
+	two, strange,
+	none, late time.Duration // for how long it has been so
+	epoch uint32 // of the plan at the last event
 }
 
-func (j *judge) look(w *world) error {
-	if w.twoOwners() {
-		if j.two += step; j.two > twoLimit {
-			return fmt.Errorf("two owners hear each other for %v", j.two)
+type limits struct{ two, none time.Duration }
+
+func (j *judge) look(w *world, d time.Duration) error {
+	last := func(count *time.Duration, so bool, limit time.Duration, what string) error {
+		if !so {
+			*count = 0
+			return nil
 		}
-	} else {
-		j.two = 0
+		if *count += d; *count > limit {
+			return fmt.Errorf("%s for %v", what, *count)
+		}
+		return nil
 	}
-	if w.servable() && !w.served() {
-		if j.none += step; j.none > noneLimit {
-			return fmt.Errorf("nobody has answered for %v", j.none)
+	fellows, strangers := w.twoOwners()
+	could, planned := w.servable()
+	served := w.served()
+	if moves := w.planner.program.epoch - j.epoch; moves > maxMoves {
+		return fmt.Errorf("the planner has moved the address %d times", moves)
+	}
+	for _, err := range []error{
+		last(&j.two, fellows, j.limits.two, "two owners hear each other"),
+		last(&j.strange, strangers, strangeLimit+j.limits.two, "two owners are not told of each other"),
+		last(&j.none, could && !served, j.limits.none, "nobody has answered"),
+		last(&j.late, planned && !served, lateLimit+j.limits.none, "nobody has been planned to answer"),
+	} {
+		if err != nil {
+			return err
 		}
-	} else {
-		j.none = 0
 	}
 	return nil
 }
 
-func (w *world) twoOwners() bool {
+// forgive begins anew for those invariants that hold some time after an event.
+func (j *judge) forgive(w *world) {
+	j.none, j.late, j.strange, j.epoch = 0, 0, 0, w.planner.program.epoch
+}
+
+// twoOwners reports whether two nodes own the address and reach each other: such
+// that exchange heartbeats, and such that do not but are online.
+func (w *world) twoOwners() (fellows, strangers bool) {
 	owners := w.owners()
 	for _, i := range owners {
 		for _, j := range owners {
-			if i < j && w.reach[i][j] && w.reach[j][i] {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// servable reports whether somebody is there to answer: the client's part of the
-// LAN is one whose hosts all reach each other and nobody else, and a speaker runs in
-// it. Where an owner without a speaker lives in it, somebody must remember that it
-// answered.
-func (w *world) servable() bool {
-	inside := func(i int) bool { return i == client || w.reach[i][client] }
-	speakers := false
-	for i := range hosts {
-		if i != client && (i >= len(w.nodes) || !w.nodes[i].powered) {
-			continue
-		}
-		for j := range hosts {
-			if j != client && (j >= len(w.nodes) || !w.nodes[j].powered) || i == j {
+			if i >= j || !w.meets(i, j) {
 				continue
 			}
-			if together := inside(i) && inside(j); w.reach[i][j] != together && (inside(i) || inside(j)) {
-				return false
+			m, n := &w.nodes[i], &w.nodes[j]
+			switch {
+			case m.core.peers[nodeID(j)] != nil && n.core.peers[nodeID(i)] != nil:
+				fellows = true
+			case w.online(m) && w.online(n) && !m.slow && !n.slow:
+				strangers = true
 			}
 		}
-		if i != client && inside(i) && w.nodes[i].core != nil {
-			speakers = true
-		}
 	}
-	if !speakers {
-		return false
-	}
-	for i, m := range w.nodes {
-		if m.core == nil || !inside(i) {
-			continue
-		}
-		e := m.core.entries[virtual]
-		owner := slices.IndexFunc(w.nodes, func(o *machine) bool { return e.best.owner == idOf("cluster", nodeName(o.index)) })
-		if o := w.nodes[owner]; o.powered && inside(owner) && o.core == nil && e.seen != e.best.owner {
-			return false
-		}
-	}
-	return true
+	return fellows, strangers
 }
 
-// fingerprint is all that the future of a world depends on that has come to rest.
-func (w *world) fingerprint() string {
-	var b strings.Builder
-	low := ^uint32(0)
-	for _, m := range w.nodes {
-		low = min(low, m.program.epoch)
+// servable reports whether somebody is there to answer by itself, and whether there
+// is somebody whom the planner could ask to: the client's part of the LAN is one whose
+// hosts all reach each other and nobody else, and the speaker of a candidate runs in it.
+// Where an owner without a speaker lives in it, somebody must remember that it
+// answered.
+func (w *world) servable() (could, planned bool) {
+	client := w.client()
+	inside := func(i int) bool {
+		return i == client || w.reaches(i, client) && w.nodes[i].powered
 	}
-	fmt.Fprint(&b, w.reach, w.api, w.owner, w.epoch-low, len(w.late))
-	for _, m := range w.nodes {
-		fmt.Fprint(&b, "|", m.powered, m.offline, m.releasing, m.program.owner, m.program.epoch-low)
+	for i := range client + 1 {
+		for j := range client + 1 {
+			if i == j || !inside(i) || j != client && !w.nodes[j].powered {
+				continue
+			}
+			if w.reaches(i, j) != inside(j) || w.reaches(j, i) != inside(j) {
+				return false, false
+			}
+		}
+	}
+	for i := range w.nodes {
+		m, e := &w.nodes[i], w.entry(i)
+		if !inside(i) || m.core == nil || m.stopped.After(w.now) {
+			continue
+		}
+		planned = planned || w.online(m) && !m.slow && w.planner.relieves(i)
+		if e == nil {
+			continue
+		}
+		owner := w.ownerAt(i)
+		if o := &w.nodes[owner]; inside(owner) {
+			if (o.core == nil || o.stopped.After(w.now)) && e.seen != e.best.owner {
+				continue // whether it answered is not known
+			}
+		} else if !w.witnessed(i, inside) {
+			continue // it may be this one that is cut off
+		} else if w.now.Before(e.barred) {
+			return false, false // once too often
+		}
+		could = true
+	}
+	return could, planned && w.api
+}
+
+// witnessed reports whether a candidate can know that it is not itself cut off.
+func (w *world) witnessed(i int, inside func(int) bool) bool {
+	if !w.rules.noWitness {
+		return true
+	}
+	e := w.entry(i)
+	for _, j := range w.nodes[i].program.order.nodes() {
+		if j != i && nodeID(j) != e.best.owner && inside(j) {
+			return true
+		}
+	}
+	owner := &w.nodes[w.ownerAt(i)]
+	return len(e.group.candidates) == 2 && w.online(&w.nodes[i]) && !owner.powered // else it is a coin toss
+}
+
+// fingerprint stands for the look of a world.
+type fingerprint [2]uint64
+
+// look is all that the future of a world depends on that has come to rest.
+func (w *world) look() []byte {
+	low := w.planner.program.epoch
+	for i := range w.nodes {
+		low = min(low, w.nodes[i].program.epoch, w.planner.nodes[i].program.epoch)
+		if e := w.entry(i); e != nil {
+			low = min(low, e.best.epoch)
+		}
+	}
+	b := make([]byte, 0, 512)
+	flag := func(all ...bool) {
+		for _, f := range all {
+			b = append(b, '0')
+			if f {
+				b[len(b)-1]++
+			}
+		}
+	}
+	put := func(p program) {
+		b = append(b, byte(p.epoch-low), byte(p.order[0]), byte(p.order[1]), byte(p.order[2]))
+	}
+	flag(w.reach...)
+	flag(w.api)
+	put(w.planner.program)
+	b = append(b, byte(w.planner.drained))
+	for i := range w.nodes {
+		m, n := &w.nodes[i], &w.planner.nodes[i]
+		b = append(b, '|')
+		flag(m.powered, m.offline, m.slow, m.releasing, m.core != nil, m.stopped.After(w.now), n.silent.IsZero(), n.away.IsZero())
+		put(m.program)
+		put(n.program)
+		put(n.report.applied)
+		flag(n.report.owns, n.report.leaving)
+		flag(n.report.hears[:]...)
+		b = append(b, byte(n.report.claim.epoch-low), byte(n.report.claim.term))
 		if m.core == nil {
 			continue
 		}
-		e := m.core.entries[virtual]
-		fmt.Fprint(&b, e.role, e.best.owner, e.best.epoch-low, e.best.term, e.seen)
+		b = append(b, '>')
+		e := w.entry(i)
+		if e != nil {
+			b = append(b, byte(e.role), byte(w.ownerAt(i)), byte(e.best.epoch-low), byte(e.best.term), byte(slices.Index(nodeIDs[:], e.seen)), byte(min(e.yields, 2)))
+			put(program{e.group.epoch, order{int8(slices.Index(nodeIDs[:], e.group.candidates[0]))}})
+		}
 		for _, a := range m.core.adjacencies {
-			other := w.nodes[slices.IndexFunc(w.nodes, func(o *machine) bool { return nodeName(o.index) == a.peer.name })]
-			same := other.core != nil && other.core.life == a.peer.life
-			fmt.Fprint(&b, ",", a.liveness(w.now), same, a.peer.life == 0, a.peer.flags, a.peer.synced(), a.peer.owns[e], a.heard.IsZero())
+			p := a.peer
+			other := w.nodes[p.name[0]-'a'].core
+			b = append(b, ',', p.name[0], byte(a.liveness(w.now)), p.flags)
+			flag(other != nil && other.life == p.life, p.life == 0, p.synced(), p.has == p.version, a.heard.IsZero(), a.answered.IsZero(), w.now.Sub(a.evidence()) < witnessMargin, w.now.Sub(m.core.up[1]) < youth)
+			for _, claim := range p.claims {
+				b = append(b, byte(slices.Index(nodeIDs[:], claim.owner)), byte(claim.rank.epoch-low), byte(claim.rank.term))
+			}
 		}
 	}
-	return b.String()
+	return b
+}
+
+// modelled are the rules by which the election is explored.
+var modelled = []struct {
+	name  string
+	nodes int
+	depth int // in a few seconds
+	rule  func(*rules)
+}{
+	{"three", 3, 2, func(*rules) {}},
+	{"two", 2, 3, func(*rules) {}},
+	{"no witness", 3, 2, func(r *rules) { r.noWitness = true }},
+	{"two, no witness", 2, 3, func(r *rules) { r.noWitness = true }},
+	{"no cover", 3, 2, func(r *rules) { r.noCover = true }},
+	{"short grace", 3, 2, func(r *rules) { r.grace = 600 * time.Millisecond }},
+	{"no refusals", 3, 2, func(r *rules) { r.noRefusal = true }},
+	{"loss", 3, 2, func(r *rules) { r.loss = 5 }},
 }
 
 // TestModel explores all sequences of events up to a depth, each followed by a
 // moment or by rest, and holds each moment against the invariants.
 func TestModel(t *testing.T) {
-	x := &explorer{events: events(*modelNodes), seen: make(map[string]int)}
-	w := newWorld(*modelNodes)
-	w.run(3*time.Second, nil)
-	x.explore(w, judge{}, *modelDepth)
-	t.Logf("%d states at rest, %d moments, %d sequences", len(x.seen), x.moments, x.sequences)
-	for _, failure := range x.failures {
-		t.Error(failure)
+	for _, m := range modelled {
+		if *modelRules != "" && *modelRules != m.name {
+			continue
+		}
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			depth := m.depth
+			if *modelDepth > 0 {
+				depth = *modelDepth
+			}
+			x := &explorer{events: events(m.nodes), seen: make(map[fingerprint]int8), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+			w := newWorld(m.nodes, m.rule)
+			w.run(3*time.Second, nil)
+			j := judge{limits: limits{twoLimit, noneLimit}}
+			if w.rules.loss > 0 {
+				j.limits = limits{2 * twoLimit, 2 * noneLimit}
+			}
+			x.explore(w, j, depth)
+			t.Logf("%d states at rest, %d moments, %d sequences", len(x.seen), x.moments, x.sequences)
+			for _, failure := range x.failures {
+				t.Error(failure)
+			}
+		})
 	}
 }
 
 type explorer struct {
 	events             []happening
-	seen               map[string]int // fingerprints, and the depth left when they were explored
+	seen               map[fingerprint]int8 // with the depth left when they were explored
+	seeds              [2]maphash.Seed
 	moments, sequences int
 	failures           []string
 }
 
-// pauses are how long the world goes on after an event. In the long one it comes to
+// pauses are how long the world goes on after an event. In the last one it comes to
 // rest.
-var pauses = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, 3 * time.Second}
+var pauses = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, rest}
+
+const (
+	rest = 3 * time.Second
+	// still is how long nothing has changed in a world that is at rest before that.
+	still = 500 * time.Millisecond
+)
+
+// atRest lets the world come to rest.
+func (x *explorer) atRest(w *world, j *judge, most time.Duration) error {
+	const pace = 100 * time.Millisecond
+	look, quiet := []byte(nil), time.Duration(0)
+	for passed := time.Duration(0); passed < most && quiet < still; passed += pace {
+		if err := x.pass(w, j, pace); err != nil {
+			return err
+		}
+		next := w.look()
+		if quiet += pace; !bytes.Equal(next, look) || w.awaits(most-passed) {
+			look, quiet = next, 0
+		}
+	}
+	return nil
+}
+
+// awaits reports whether something is to happen within that time that can be told
+// now.
+func (w *world) awaits(within time.Duration) bool {
+	soon := func(at time.Time) bool { return at.After(w.now) && !at.After(w.now.Add(within)) }
+	for i := range w.nodes {
+		if m := &w.nodes[i]; soon(m.stopped) || m.core != nil && soon(m.core.awaited) {
+			return true
+		}
+	}
+	return w.api && soon(w.planner.next)
+}
 
 func (x *explorer) explore(w *world, j judge, depth int) {
-	if depth == 0 || len(x.failures) > 5 {
-		return
-	}
 	for _, e := range x.events {
+		if depth == 0 || len(x.failures) > 5 {
+			return
+		}
 		if !e.when(w) {
 			continue
 		}
-		next, after := clone(w), j
+		next, after := w.clone(), j
 		e.do(next)
-		after.none = 0
+		after.forgive(next)
 		before := time.Duration(0)
 		for i, pause := range pauses {
 			if depth == 1 && i < len(pauses)-1 {
 				continue
 			}
-			next.trace = append(slices.Clone(w.trace), fmt.Sprintf("%s, %v", e.name, pause))
-			if err := x.pass(next, &after, pause-before); err != nil {
+			next.trace = append(slices.Clip(w.trace), fmt.Sprintf("%s, %v", e.name, pause))
+			pass := x.pass
+			if pause == rest {
+				pass = x.atRest
+			}
+			if err := pass(next, &after, pause-before); err != nil {
 				x.failures = append(x.failures, fmt.Sprintf("%s: %v: %v", strings.Join(next.trace, "; "), err, next))
 				break
 			}
 			before = pause
 			x.sequences++
-			if i == len(pauses)-1 {
-				print := next.fingerprint()
-				if left, known := x.seen[print]; known && left >= depth-1 {
+			if i == len(pauses)-1 && !*modelPlain {
+				look := next.look()
+				print := fingerprint{maphash.Bytes(x.seeds[0], look), maphash.Bytes(x.seeds[1], look)}
+				if left, known := x.seen[print]; known && int(left) >= depth-1 {
 					continue
 				}
-				x.seen[print] = depth - 1
+				x.seen[print] = int8(depth - 1)
 			}
 			x.explore(next, after, depth-1)
 		}
@@ -225,10 +398,10 @@ func (x *explorer) explore(w *world, j judge, depth int) {
 
 // pass lets time pass.
 func (x *explorer) pass(w *world, j *judge, d time.Duration) (err error) {
-	w.run(d, func() {
+	w.run(d, func(d time.Duration) {
 		x.moments++
 		if err == nil {
-			err = j.look(w)
+			err = j.look(w, d)
 		}
 	})
 	return err

@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -24,8 +25,8 @@ type peer struct {
 	told, known uint32
 	parts       *parts
 	claims      []claimed
-	// owns are the entries that it says it owns itself.
-	owns map[*entry]bool
+	// says are its claims that concern addresses of this node's.
+	says map[netip.Addr]holding
 	// What this node claims towards it: the whole, its parts, and how much has no
 	// room in these; version, and the one it has acknowledged.
 	table        []claimed
@@ -56,7 +57,7 @@ func (p *peer) begin(s stamp) {
 		p.former = append(p.former[max(0, len(p.former)+1-maxFormer):], p.life)
 	}
 	p.life, p.seq, p.flags, p.views = s.life, s.seq-1, 0, nil
-	p.told, p.known, p.parts, p.claims, p.owns = 0, 0, nil, nil, nil
+	p.told, p.known, p.parts, p.claims, p.says = 0, 0, nil, nil, nil
 	p.has = 0
 	for _, a := range p.adjacencies {
 		a.seq = p.seq // nor is what it said before on other links to be heard
@@ -69,6 +70,11 @@ func (p *peer) synced() bool { return p.life != 0 && p.told == p.known }
 func (p *peer) starting() bool   { return p.flags&flagStarting != 0 || !p.synced() }
 func (p *peer) restarting() bool { return p.flags&flagRestarting != 0 }
 func (p *peer) releasing() bool  { return p.flags&flagReleasing != 0 }
+
+// decidedUp reports whether it was heard on any link when decisions were made last.
+func (p *peer) decidedUp() bool {
+	return slices.ContainsFunc(p.adjacencies, func(a *adjacency) bool { return a.last == Up })
+}
 
 // heard is when it was heard last, on any link; if it was not, since when it could
 // have been.

@@ -10,43 +10,43 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
 )
 
-// step is the resolution of time in the simulated LAN.
-const step = 10 * time.Millisecond
-
-// Hosts on the simulated LAN: nodes, and a client that is the witness.
-const (
-	maxNodes = 3
-	client   = maxNodes
-	hosts    = maxNodes + 1
-)
-
 // virtual is the address that the nodes share.
 var virtual = netip.MustParseAddr("192.0.2.100")
 
-// world is a LAN with nodes, whose speakers are cores, and a planner.
+// world is a LAN with nodes, whose speakers are cores, a client, which is the
+// witness, and a planner. It jumps from one moment at which something is due to the
+// next one, and is deterministic.
 type world struct {
 	now   time.Time
-	nodes []*machine
-	// reach[i][j]: frames of i arrive at j.
-	reach [hosts][hosts]bool
-	api   bool // the API server answers
-	lives uint64
-	// owner and epoch are what the planner has decided; late are programs that are
-	// still to be written.
-	owner int
-	epoch uint32
-	late  []lateWrite
-	grace time.Duration
-	noCover,
-	noWitness bool
-	// inspects: the network drops ARP whose sender is not the source of the frame.
-	inspects bool
-	trace    []string
+	nodes []machine
+	// reach says whose frames arrive where: that of i at j is i*hosts+j. The client is
+	// the last host.
+	reach   []bool
+	frames  []frame // under way
+	api     bool    // the API server answers
+	planner planner
+	stirred bool // the planner may have something to do
+	lives   uint64
+	sent    int // frames so far
+
+	rules *rules
+	trace []string
 }
 
-type lateWrite struct {
-	at   time.Time
-	node int
+// rules are what does not change while a world goes on.
+type rules struct {
+	// grid is the resolution of time.
+	grid  time.Duration
+	grace time.Duration
+	// loss: each frame of this number is lost. 0: none is.
+	loss int
+	noCover, noWitness,
+	// inspects: the network drops ARP whose sender is not the source of the frame.
+	inspects,
+	// noRefusal: kernels do not say that nobody listens.
+	noRefusal bool
+	// groups are those of a node; nil: all share one address, as the program says.
+	groups func(node int) []Group
 }
 
 // machine is a node.
@@ -55,101 +55,175 @@ type machine struct {
 	powered bool
 	core    *core // nil: its speaker does not run
 	program program
-	next    time.Time
-	// offline: it does not reach the API server.
-	offline bool
-	// releasing is what the speaker is told.
-	releasing bool
+	next    time.Time // when its speaker has something to do
+	// stopped: its process does not run until then.
+	stopped time.Time
+	// offline: it does not reach the API server; slow: its speaker does not hear of
+	// new programs; releasing: it is told to give its addresses away; keyless: it has
+	// no key; mute: its heartbeats are filtered, and so are those of others at it;
+	// bare: its link has no carrier.
+	offline, slow, releasing, keyless, mute, bare bool
 }
 
-// program is what the node's annotation and state file say.
-type program struct {
-	owner int
-	epoch uint32
+// frame is something that is under way to a node.
+type frame struct {
+	at   time.Time
+	to   int
+	kind frameKind
+	// from is who sent it, host the address that it is about.
+	from   int
+	host   netip.Addr
+	packet *packet
+	asked  time.Time
 }
+
+type frameKind int
+
+const (
+	heartbeat frameKind = iota
+	answerOf            // of a host, to a question
+	refusalOf           // of a kernel, of a heartbeat
+	answerOfAPI
+)
+
+// program is what the annotation and the state file of a node say of the address.
+type program struct {
+	epoch uint32
+	order order
+}
+
+// order are the candidates; it ends at the first that is nobody.
+type order [3]int8
+
+const nobody = -1
+
+func orderOf(nodes ...int) order {
+	o := order{nobody, nobody, nobody}
+	for at, i := range nodes[:min(len(nodes), len(o))] {
+		o[at] = int8(i)
+	}
+	return o
+}
+
+func (o order) nodes() (all []int) {
+	for _, i := range o {
+		if i == nobody {
+			break
+		}
+		all = append(all, int(i))
+	}
+	return all
+}
+
+func (o order) has(node int) bool { return slices.Contains(o[:], int8(node)) }
+
+func (p program) owner() int { return int(p.order[0]) }
 
 func nodeName(i int) string     { return string(rune('a' + i)) }
+func nodeID(i int) id           { return nodeIDs[i] }
 func nodeAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + i)}) }
 func nodeMAC(i int) announce.MAC {
 	return announce.MAC{2, 0, 0, 0, 0, byte(1 + i)}
 }
 
+var nodeIDs = func() (ids [16]id) {
+	for i := range ids {
+		ids[i] = idOf("cluster", nodeName(i))
+	}
+	return ids
+}()
+
 var testKeys = announce.HeartbeatKeys{Current: []byte("0123456789abcdef0123456789abcdef")}
 
 // newWorld is a LAN of n nodes; the first one owns the address.
-func newWorld(n int) *world {
-	w := &world{now: time.Unix(1_700_000_000, 0), api: true, grace: 2 * time.Minute}
-	for i := range w.reach {
-		for j := range w.reach[i] {
-			w.reach[i][j] = true
-		}
+func newWorld(n int, change ...func(*rules)) *world {
+	r := &rules{grid: 10 * time.Millisecond, grace: 2 * time.Minute}
+	for _, f := range change {
+		f(r)
 	}
-	for i := range n {
-		w.nodes = append(w.nodes, &machine{index: i, powered: true})
+	w := &world{now: time.Unix(1_700_000_000, 0), api: true, rules: r, nodes: make([]machine, n)}
+	w.reach = slices.Repeat([]bool{true}, (n+1)*(n+1))
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
 	}
-	for _, m := range w.nodes {
-		w.start(m.index)
+	w.planner = newPlanner(program{order: orderOf(all...)}, n)
+	for i := range w.nodes {
+		w.nodes[i] = machine{index: i, powered: true, program: w.planner.program}
+		w.start(i)
 	}
 	return w
 }
 
+func (w *world) client() int { return len(w.nodes) }
+
+// reaches reports whether frames of i arrive at j; meets whether they do both ways.
+func (w *world) reaches(i, j int) bool { return w.reach[i*(len(w.nodes)+1)+j] }
+func (w *world) meets(i, j int) bool   { return w.reaches(i, j) && w.reaches(j, i) }
+
+// cut and heal are about frames of i to j, separate and join about both ways.
+func (w *world) cut(i, j int)      { w.reach[i*(len(w.nodes)+1)+j] = false }
+func (w *world) heal(i, j int)     { w.reach[i*(len(w.nodes)+1)+j] = true }
+func (w *world) separate(i, j int) { w.cut(i, j); w.cut(j, i) }
+func (w *world) join(i, j int)     { w.heal(i, j); w.heal(j, i) }
+
+// isolate cuts a node off from all others, rejoin ends that.
+func (w *world) isolate(i int) {
+	for j := range w.client() + 1 {
+		w.separate(i, j)
+	}
+}
+
+func (w *world) rejoin(i int) {
+	for j := range w.client() + 1 {
+		w.join(i, j)
+	}
+}
+
 // start starts the speaker of a node that is on.
 func (w *world) start(i int) {
-	m := w.nodes[i]
+	m := &w.nodes[i]
 	if !m.powered || m.core != nil {
 		return
 	}
 	w.lives++
 	m.core = newCore(w.lives)
-	m.next = w.now
 	w.tell(m)
 }
 
 // restart has the speaker say that it is about to end.
 func (w *world) restart(i int) {
-	m := w.nodes[i]
+	m := &w.nodes[i]
 	s := m.core.state
 	s.Restarting = true
 	m.core.set(s, w.now)
 	m.next = w.now
 }
 
-// kill ends the speaker, and the process that tells others nothing.
-func (w *world) kill(i int) { w.nodes[i].core = nil }
+// kill ends the speaker, which tells nobody.
+func (w *world) kill(i int) {
+	m := &w.nodes[i]
+	m.core, m.stopped = nil, time.Time{}
+	w.frames = slices.DeleteFunc(slices.Clone(w.frames), func(f frame) bool { return f.to == i })
+}
 
-func (w *world) powerOff(i int) { w.nodes[i].powered, w.nodes[i].core = false, nil }
+func (w *world) powerOff(i int) {
+	w.kill(i)
+	w.nodes[i].powered = false
+}
 
 func (w *world) powerOn(i int) {
 	w.nodes[i].powered = true
 	w.start(i)
 }
 
-// cut and heal are about both directions between two hosts.
-func (w *world) cut(i, j int)  { w.reach[i][j], w.reach[j][i] = false, false }
-func (w *world) heal(i, j int) { w.reach[i][j], w.reach[j][i] = true, true }
+// stop has the process not run for a while. What comes in waits for it.
+func (w *world) stop(i int, d time.Duration) { w.nodes[i].stopped = w.now.Add(d) }
 
-// isolate cuts a node off from all others, rejoin ends that.
-func (w *world) isolate(i int) {
-	for j := range hosts {
-		w.cut(i, j)
-	}
-}
-
-func (w *world) rejoin(i int) {
-	for j := range hosts {
-		w.heal(i, j)
-	}
-}
-
-// candidates are the owner and the others, in order.
-func (w *world) candidates(owner int) []string {
-	names := []string{nodeName(owner)}
-	for i := range w.nodes {
-		if i != owner {
-			names = append(names, nodeName(i))
-		}
-	}
-	return names
+// change changes a node, and tells its speaker.
+func (w *world) change(i int, f func(m *machine)) {
+	f(&w.nodes[i])
+	w.tell(&w.nodes[i])
 }
 
 // tell gives the speaker its state.
@@ -157,162 +231,250 @@ func (w *world) tell(m *machine) {
 	if m.core == nil {
 		return
 	}
-	s := State{Cluster: "cluster", Node: nodeName(m.index), Keys: testKeys, Releasing: m.releasing, Grace: w.grace, NoCover: w.noCover}
-	l := Link{Index: 1, Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr(m.index), 24)}}
-	if !w.noWitness {
-		l.Witnesses = []netip.Addr{nodeAddr(client)}
+	s := State{Cluster: "cluster", Node: nodeName(m.index), Releasing: m.releasing, Grace: w.rules.grace, NoCover: w.rules.noCover}
+	if !m.keyless {
+		s.Keys = testKeys
 	}
-	s.Links = []Link{l}
+	l := Link{Index: 1, Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr(m.index), 24)}}
+	if !w.rules.noWitness {
+		l.Witnesses = []netip.Addr{nodeAddr(w.client())}
+	}
+	links := []int{1}
+	if s.Links = []Link{l}; m.bare {
+		s.Links, links = nil, nil
+	}
 	for i := range w.nodes {
 		s.Fellows = append(s.Fellows, announce.Node{Name: nodeName(i), Links: []announce.Link{
 			{MAC: nodeMAC(i), Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr(i), 24)}},
 		}})
 	}
-	s.Groups = []Group{{Addresses: []netip.Addr{virtual}, Candidates: w.candidates(m.program.owner), Epoch: m.program.epoch, Links: []int{1}}}
+	switch {
+	case w.rules.groups != nil:
+		s.Groups = w.rules.groups(m.index)
+	case m.program.order.has(m.index):
+		g := Group{Addresses: []netip.Addr{virtual}, Epoch: m.program.epoch, Links: links}
+		for _, i := range m.program.order.nodes() {
+			g.Candidates = append(g.Candidates, nodeName(i))
+		}
+		s.Groups = []Group{g}
+	}
 	m.core.set(s, w.now)
 	m.next = w.now
 }
 
-// online reports whether the node's speaker and the planner reach each other.
-func (w *world) online(m *machine) bool { return w.api && !m.offline && m.core != nil }
-
-// move is the planner's: the gainer is told first, the others a second later.
-func (w *world) move(owner int) {
-	if w.owner == owner {
-		return
-	}
-	w.owner, w.epoch = owner, w.epoch+1
-	for i := range w.nodes {
-		at := w.now.Add(time.Second)
-		if i == owner {
-			at = w.now
-		}
-		w.late = append(w.late, lateWrite{at, i})
-	}
+// online reports whether the node's speaker and the API server reach each other.
+func (w *world) online(m *machine) bool {
+	return w.api && !m.offline && m.core != nil && !m.stopped.After(w.now)
 }
 
-// plan writes what is due, and makes takeovers official.
-func (w *world) plan() {
-	if !w.api {
-		return
-	}
-	w.late = slices.DeleteFunc(w.late, func(l lateWrite) bool {
-		m := w.nodes[l.node]
-		if l.at.After(w.now) {
-			return false
-		}
-		if !w.online(m) {
-			return false // when it is back
-		}
-		m.program = program{w.owner, w.epoch}
-		w.tell(m)
-		return true
-	})
-	best, term := -1, uint32(0)
-	for _, m := range w.nodes {
-		if !w.online(m) {
-			continue
-		}
-		e := m.core.entries[virtual]
-		claims := e.role == Own && e.best.owner == m.core.self && e.best != e.group.program() && e.best.epoch == w.epoch
-		if claims && e.best.term > term {
-			best, term = m.index, e.best.term
-		}
-	}
-	if best >= 0 {
-		w.owner, w.epoch = best, w.epoch+1
-		w.late = nil
-		for i := range w.nodes {
-			w.late = append(w.late, lateWrite{w.now.Add(100 * time.Millisecond), i})
-		}
-	}
-}
-
-// run lets time pass, and calls check after each step.
-func (w *world) run(d time.Duration, check func()) {
+// run lets time pass. check is told for how long things stay as they are.
+func (w *world) run(d time.Duration, check func(time.Duration)) {
+	w.stirred = true
 	for end := w.now.Add(d); w.now.Before(end); {
-		w.now = w.now.Add(step)
-		w.plan()
-		for _, m := range w.nodes {
-			if m.core != nil && !m.next.After(w.now) {
-				w.turn(m)
-			}
+		w.settle()
+		next := w.due()
+		if next.After(end) {
+			next = end
 		}
 		if check != nil {
-			check()
+			check(next.Sub(w.now))
+		}
+		w.now = next
+	}
+}
+
+// settle does all that is due.
+func (w *world) settle() {
+	w.plan()
+	for again := true; again; {
+		again = w.deliver()
+		for i := range w.nodes {
+			m := &w.nodes[i]
+			if m.core != nil && !m.next.After(w.now) && !m.stopped.After(w.now) {
+				w.turn(m)
+				again = true
+			}
 		}
 	}
+	w.plan()
+}
+
+// due is when the next thing is.
+func (w *world) due() time.Time {
+	next := w.now.Add(time.Hour)
+	sooner := func(at time.Time) {
+		if at.Before(next) {
+			next = at
+		}
+	}
+	for i := range w.nodes {
+		if m := &w.nodes[i]; m.core != nil {
+			sooner(latest(m.next, m.stopped))
+		}
+	}
+	for i := range w.frames {
+		sooner(w.frames[i].at)
+	}
+	if at := w.planner.next; w.api && at.After(w.now) {
+		sooner(at)
+	}
+	return w.now.Add(max(next.Sub(w.now)+w.rules.grid-1, w.rules.grid) / w.rules.grid * w.rules.grid)
+}
+
+// deliver hands over the frames that have arrived. A process that was stopped looks
+// at the time first, and then at what has come in.
+func (w *world) deliver() (any bool) {
+	for i := 0; i < len(w.frames); i++ {
+		f := w.frames[i]
+		if f.at.After(w.now) {
+			continue
+		}
+		m := &w.nodes[f.to]
+		w.frames = slices.Concat(w.frames[:i], w.frames[i+1:])
+		i--
+		if m.stopped.After(w.now) {
+			f.at = m.stopped.Add(w.rules.grid)
+			w.frames = append(w.frames, f)
+			continue
+		}
+		w.hand(m, &f)
+		any = true
+	}
+	return any
+}
+
+func (w *world) hand(m *machine, f *frame) {
+	if m.core == nil {
+		return
+	}
+	switch f.kind {
+	case heartbeat:
+		m.core.receive(1, f.packet, 0, w.now)
+	case answerOf:
+		m.core.answered(1, f.host, nodeMAC(f.from), w.now)
+	case refusalOf:
+		m.core.refused(1, f.host, w.now)
+	case answerOfAPI:
+		m.core.apiAnswer(f.asked)
+	}
+	// There would be a turn after each frame; those that do nothing are left out.
+	if c := m.core; c.dirty || c.untold || slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.hurried }) {
+		m.next = w.now
+	}
+}
+
+// send sends a frame that is there after so long, or is lost.
+func (w *world) send(f frame, after time.Duration) {
+	if w.sent++; w.rules.loss > 0 && w.sent%w.rules.loss == 0 && f.kind != answerOfAPI {
+		return
+	}
+	f.at = w.now.Add(after)
+	if m := &w.nodes[f.to]; after == 0 && !m.stopped.After(w.now) {
+		w.hand(m, &f)
+		return
+	}
+	w.frames = append(slices.Clip(w.frames), f)
 }
 
 func (w *world) turn(m *machine) {
 	out := m.core.turn(w.now)
+	w.stirred = w.stirred || m.core.news || m.core.changed || !m.stopped.IsZero()
+	m.core.news, m.core.changed, m.stopped = false, false, time.Time{}
 	m.next = out.next
 	if m.next.IsZero() {
 		m.next = w.now.Add(time.Hour)
 	}
-	for _, o := range out.packets {
-		to := w.hostAt(o.to)
-		if to < 0 || !w.reach[m.index][to] || w.nodes[to].core == nil {
-			continue
-		}
-		w.nodes[to].core.receive(1, &o.packet, 0, w.now)
-		w.nodes[to].next = w.now // it has something to think about
+	for i := range out.packets {
+		w.beat(m, &out.packets[i])
 	}
 	for _, q := range out.asks {
 		w.ask(m, q)
 	}
 	for _, c := range out.checks {
-		for _, other := range w.nodes {
-			if nodeMAC(other.index) == c.Owner && other.core != nil && w.reach[m.index][other.index] && !w.inspects {
-				if other.core.arrived == nil {
-					other.core.arrived = make(map[announce.MAC]uint8)
-				}
-				other.core.arrived[nodeMAC(m.index)]++
-			}
-		}
+		w.check(m, c)
 	}
 	if out.api && w.api && !m.offline {
-		m.core.apiAnswer(w.now)
-		m.next = w.now
+		w.send(frame{to: m.index, kind: answerOfAPI, asked: w.now}, 2*w.rules.grid)
+	}
+}
+
+// beat is a heartbeat on its way.
+func (w *world) beat(m *machine, o *outgoing) {
+	to := w.hostAt(o.to)
+	if to < 0 || !w.reaches(m.index, to) || m.bare {
+		return
+	}
+	switch other := &w.nodes[to]; {
+	case !other.powered || other.bare || other.mute || m.mute:
+	case other.core != nil:
+		w.send(frame{to: to, kind: heartbeat, from: m.index, packet: &o.packet}, 0)
+	case w.reaches(to, m.index) && !w.rules.noRefusal:
+		w.send(frame{to: m.index, kind: refusalOf, from: to, host: o.to}, w.rules.grid)
 	}
 }
 
 func (w *world) hostAt(addr netip.Addr) int {
-	for i := range hosts {
-		if nodeAddr(i) == addr && (i < len(w.nodes) || i == client) {
-			return i
-		}
+	if i := int(addr.As4()[3]) - 1; i <= w.client() && nodeAddr(i) == addr {
+		return i
 	}
 	return -1
 }
 
-// ask is a question on the LAN, and its answer.
+// ask is a question on the LAN. The client's answer is there before those of the
+// nodes.
 func (w *world) ask(m *machine, q ask) {
+	if m.bare {
+		return
+	}
 	host := w.hostAt(q.host)
-	if host == client {
-		if w.reach[m.index][client] && w.reach[client][m.index] {
-			m.core.answered(1, q.host, announce.MAC{2, 9}, w.now)
+	if host == w.client() {
+		if w.meets(m.index, host) {
+			w.send(frame{to: m.index, kind: answerOf, from: host, host: q.host}, 0)
 		}
 		return
 	}
-	for _, other := range w.nodes {
-		if nodeMAC(other.index) != q.mac || !other.powered || !w.reach[m.index][other.index] || !w.reach[other.index][m.index] {
+	for i := range w.nodes {
+		other := &w.nodes[i]
+		if nodeMAC(i) != q.mac || !other.powered || other.bare || !w.meets(m.index, i) {
 			continue
 		}
-		if other.index == host || q.host == virtual && w.role(other.index) == Own {
-			m.core.answered(1, q.host, q.mac, w.now)
+		if i == host || q.host == virtual && w.role(i) == Own {
+			w.send(frame{to: m.index, kind: answerOf, from: i, host: q.host}, w.rules.grid)
 		}
 	}
-	m.next = w.now
+}
+
+// check is an answer in the place of a fellow, to that fellow.
+func (w *world) check(m *machine, c Check) {
+	for i := range w.nodes {
+		if other := w.nodes[i].core; nodeMAC(i) == c.Owner && other != nil && w.reaches(m.index, i) && !w.rules.inspects {
+			if other.arrived == nil {
+				other.arrived = make(map[announce.MAC]uint8)
+			}
+			other.arrived[nodeMAC(m.index)]++
+		}
+	}
+}
+
+// entry is what the node knows of the address; nil if it is no candidate.
+func (w *world) entry(i int) *entry {
+	if c := w.nodes[i].core; c != nil {
+		return c.entries[virtual]
+	}
+	return nil
 }
 
 // role is what the node does about the address.
 func (w *world) role(i int) Role {
-	m := w.nodes[i]
-	if m.core == nil {
-		return Undecided
+	if e := w.entry(i); e != nil && !w.nodes[i].stopped.After(w.now) {
+		return e.role
 	}
-	return m.core.entries[virtual].role
+	return Undecided
+}
+
+// ownerAt is who owns the address as far as the node knows.
+func (w *world) ownerAt(i int) int {
+	return slices.Index(nodeIDs[:], w.entry(i).best.owner)
 }
 
 // owners are the nodes that answer for the address with their own MAC.
@@ -327,16 +489,15 @@ func (w *world) owners() (owners []int) {
 
 // served reports whether the client finds a living node behind the address.
 func (w *world) served() bool {
-	both := func(i int) bool { return w.reach[i][client] && w.reach[client][i] }
-	for i, m := range w.nodes {
+	for i := range w.nodes {
+		if !w.meets(i, w.client()) {
+			continue
+		}
 		switch w.role(i) {
 		case Own:
-			if both(i) {
-				return true
-			}
+			return true
 		case Cover:
-			owner := slices.IndexFunc(w.nodes, func(o *machine) bool { return m.core.entries[virtual].best.owner == idOf("cluster", nodeName(o.index)) })
-			if both(i) && both(owner) && w.nodes[owner].powered {
+			if owner := w.ownerAt(i); w.meets(owner, w.client()) && w.nodes[owner].powered && !w.nodes[owner].bare {
 				return true
 			}
 		}
@@ -346,28 +507,35 @@ func (w *world) served() bool {
 
 func (w *world) String() string {
 	var b strings.Builder
-	for i, m := range w.nodes {
+	for i := range w.nodes {
+		m := &w.nodes[i]
 		fmt.Fprintf(&b, "%s ", nodeName(i))
-		switch {
+		switch e := w.entry(i); {
 		case !m.powered:
 			b.WriteString("off")
 		case m.core == nil:
 			b.WriteString("no speaker")
+		case e == nil:
+			b.WriteString("no candidate")
 		default:
-			e := m.core.entries[virtual]
-			owner := "?"
-			for j := range w.nodes {
-				if e.best.owner == idOf("cluster", nodeName(j)) {
-					owner = nodeName(j)
-				}
-			}
-			fmt.Fprintf(&b, "%v (owner %s %d.%d; program %s %d)", e.role, owner, e.best.epoch, e.best.term, nodeName(m.program.owner), m.program.epoch)
+			fmt.Fprintf(&b, "%v (owner %s %d.%d; program %v)", e.role, nodeName(w.ownerAt(i)), e.best.epoch, e.best.term, m.program)
 			for _, a := range m.core.status(w.now) {
 				fmt.Fprintf(&b, " %s:%v", a.Node, a.Liveness)
 			}
 		}
 		b.WriteString("; ")
 	}
-	fmt.Fprintf(&b, "planner %s %d", nodeName(w.owner), w.epoch)
+	fmt.Fprintf(&b, "planner %v", w.planner.program)
 	return b.String()
+}
+
+func (p program) String() string {
+	if p.order[0] == nobody {
+		return "none"
+	}
+	var names []string
+	for _, i := range p.order.nodes() {
+		names = append(names, nodeName(i))
+	}
+	return fmt.Sprintf("%d:%s", p.epoch, strings.Join(names, ""))
 }
