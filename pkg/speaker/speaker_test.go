@@ -110,7 +110,11 @@ func (w *wall) shown() string {
 	var out []string
 	for _, g := range w.state.Groups {
 		for _, a := range g.Addresses {
-			out = append(out, fmt.Sprintf("%s %s", a, [...]string{"certain", "fresh", "doubtful"}[g.Caution]))
+			text := [...]string{"certain", "fresh", "doubtful"}[g.Caution]
+			if g.Role != layer2.Own {
+				text = [...]string{layer2.Cover: "cover", layer2.Standby: "standby"}[g.Role]
+			}
+			out = append(out, fmt.Sprintf("%s %s", a, text))
 		}
 	}
 	slices.Sort(out)
