@@ -41,7 +41,8 @@ spec:
 // and so on in turn, and waits until every node forwards to the one Pod that
 // answers.
 func (s *site) target(ctx context.Context, run int) (target, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	// After an outage of the API server kube-proxy may take a minute to find it again.
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	var t target
 	services := s.Client.CoreV1().Services("default")
@@ -98,14 +99,17 @@ func (t target) url(protocol string) string {
 	return url
 }
 
-// waitForwards waits until kube-proxy on a node forwards to the Pod.
+// waitForwards waits until kube-proxy on a node has its rules for the address: asked
+// from the node itself, another one could answer.
 func (s *site) waitForwards(ctx context.Context, node string, t target) error {
-	return s.WaitFor(ctx, fmt.Sprintf("%s forwards %s to %s", node, t.address, t.spot), func(ctx context.Context) (bool, error) {
-		out, err := s.On(ctx, node, "curl", "-sS", "-g", "-m", "1", t.url("http"))
-		if err == nil && !strings.Contains(out, "node="+t.spot+" ") {
-			err = fmt.Errorf("it answers %q", out)
-		}
-		return err == nil, err
+	family := "ip"
+	if t.address.Is6() {
+		family = "ip6"
+	}
+	return s.WaitFor(ctx, fmt.Sprintf("kube-proxy on %s forwards %s", node, t.address), func(ctx context.Context) (bool, error) {
+		rules, err := s.On(ctx, node, "nft", "list", "map", family, "kube-proxy", "service-ips")
+		tcp, udp := fmt.Sprintf("%s . tcp . 80", t.address), fmt.Sprintf("%s . udp . 80", t.address)
+		return strings.Contains(rules, tcp) && strings.Contains(rules, udp), err
 	})
 }
 
