@@ -78,8 +78,6 @@ type labNode struct {
 	space string // its namespace
 	x     *Exchange
 	stop  func()
-	// lives: the kernel answers the questions of the other one.
-	lives atomic.Bool
 	other *labNode
 }
 
@@ -112,7 +110,6 @@ func newLab(t testing.TB) *lab {
 	number := labs.Add(1)
 	for i := range l.nodes {
 		n := &labNode{t: t, index: i, space: fmt.Sprintf("heartbeat-%d-%d-%d", os.Getpid(), number, i)}
-		n.lives.Store(true)
 		run(t, "ip", "netns", "add", n.space)
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", n.space).Run() })
 		n.ip("link", "set", "lo", "up")
@@ -250,7 +247,7 @@ func (n *labNode) kill() {
 // Listen and Ask are of Prober.
 func (n *labNode) Listen(map[int][]netip.Addr) {}
 func (n *labNode) Ask(link int, host netip.Addr, mac announce.MAC) error {
-	if n.other.lives.Load() {
+	if host != virtual { // a kernel answers, and no speaker
 		n.x.Answered(link, host, mac)
 	}
 	return nil
@@ -259,6 +256,15 @@ func (n *labNode) Ask(link int, host netip.Addr, mac announce.MAC) error {
 // Check and Arrived are of Checker.
 func (n *labNode) Check(int, netip.Addr, announce.MAC) error { return errNoNeighbour }
 func (n *labNode) Arrived() map[announce.MAC]uint8           { return nil }
+
+// minds reports whether the node has heard the other one own the address.
+func (n *labNode) minds() bool {
+	n.x.mu.Lock()
+	defer n.x.mu.Unlock()
+	return n.x.core.entries[virtual].seen == idOf("cluster", nodeName(n.other.index))
+}
+
+func (n *labNode) role() Role { return n.x.Decisions()[virtual].Role }
 
 // hears is what the node knows of the other one by a cable.
 func (n *labNode) hears(i int) Liveness {
@@ -285,7 +291,8 @@ func (l *lab) until(what string, is func() bool) {
 	}
 }
 
-// untilUp waits until the nodes hear each other by both cables.
+// untilUp waits until the nodes hear each other by both cables, and know that the first
+// one owns the address.
 func (l *lab) untilUp() {
 	l.t.Helper()
 	for _, n := range l.nodes {
@@ -293,6 +300,9 @@ func (l *lab) untilUp() {
 			l.until(fmt.Sprintf("%s up on %s", nodeName(1-n.index), cable(i)), func() bool { return n.hears(i) == Up })
 		}
 	}
+	l.until("settled", func() bool {
+		return l.nodes[0].role() == Own && l.nodes[1].role() == Standby && l.nodes[1].minds()
+	})
 }
 
 func (l *lab) start(f *family) {
