@@ -124,6 +124,64 @@ func TestEachPeerGetsItsOwn(t *testing.T) {
 	})
 }
 
+func TestDemoted(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	external, internal, other := l.router(birdConfig{}), l.router(birdConfig{asn: nodeASN}), l.router(birdConfig{over6: true, nodeASN: 64513})
+	s := l.speaker(bgp.Config{ListenPort: -1})
+	rich := bgp.Attributes{LocalPref: 200, Communities: []uint32{64500<<16 | 100}}
+	names, prefixes := []string{"r1", "r2", "r3"}, []string{"203.0.113.1/32", "2001:db8:100::1/128"}
+	state := func(demoted bool) bgp.State {
+		rich, last := rich, bgp.Attributes{}
+		rich.Demoted, last.Demoted = demoted, demoted
+		return bgp.State{
+			RouterID: routerID,
+			Peers:    []bgp.Peer{external.peer(), internal.peer(), other.peer()},
+			Groups:   []bgp.Group{group(names, rich, prefixes...), group(names, last, "203.0.113.2/32")},
+		}
+	}
+	see := func(what string, r *router, prefix string, wants ...string) {
+		t.Helper()
+		for _, want := range wants {
+			eventually(t, 5*time.Second, fmt.Sprintf("%s: %s has %s with %q", what, r.name, prefix, want), func() bool {
+				return strings.Contains(r.route(prefix), want)
+			})
+		}
+	}
+	const communities = "BGP.community: (64500,100)\n"
+	usual := func(what string) {
+		t.Helper()
+		for _, p := range prefixes {
+			see(what, external, p, "BGP.as_path: 64512\n", communities)
+			see(what, internal, p, "BGP.as_path: \n", "BGP.local_pref: 200\n", communities)
+			see(what, other, p, "BGP.as_path: 64513\n", communities)
+		}
+		see(what, internal, "203.0.113.2/32", "BGP.local_pref: 0\n")
+	}
+	s.set(state(false))
+	s.established(names...)
+	usual("at first")
+	s.set(state(true))
+	for _, p := range prefixes {
+		see("demoted", external, p, "BGP.as_path: 64512 64512 64512 64512\n", communities)
+		see("demoted", internal, p, "BGP.as_path: \n", "BGP.local_pref: 0\n", communities)
+		see("demoted", other, p, "BGP.as_path: 64513 64513 64513 64513\n", communities)
+	}
+	s.set(state(false))
+	usual("again")
+	for _, r := range []*router{external, internal, other} {
+		if n := r.withdrawn(); n != 0 {
+			t.Errorf("%s: %d withdrawals", r.name, n)
+		}
+	}
+	less := state(true) // along with which others stay
+	less.Groups = less.Groups[:1]
+	s.set(less)
+	eventually(t, 5*time.Second, "one withdrawal each", func() bool {
+		return external.withdrawn() == 1 && internal.withdrawn() == 1 && other.withdrawn() == 1
+	})
+}
+
 func TestGracefulRestart(t *testing.T) {
 	t.Parallel()
 	for name, signal := range map[string]syscall.Signal{"SIGKILL": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM} {

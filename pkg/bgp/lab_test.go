@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -221,6 +223,25 @@ func (r *router) route(prefix string) string {
 func (r *router) count() int {
 	return strings.Count(r.birdc("show route protocol node"), "unicast [node")
 }
+
+// withdrawn is how many prefixes the node has withdrawn.
+func (r *router) withdrawn() (n int) {
+	r.t.Helper()
+	found := importWithdraws.FindAllStringSubmatch(r.birdc("show protocols all node"), -1)
+	if len(found) != 2 {
+		r.t.Fatalf("BIRD counts the withdrawals of %d channels, want 2", len(found))
+	}
+	for _, channel := range found {
+		received, err := strconv.Atoi(channel[1])
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		n += received
+	}
+	return n
+}
+
+var importWithdraws = regexp.MustCompile(`Import withdraws: +(\d+)`)
 
 // kernel reports whether the router's kernel has a route to the prefix.
 func (r *router) kernel(prefix string) bool {

@@ -73,13 +73,16 @@ func (r routes) diff(after routes) (add routes, remove []netip.Prefix) {
 }
 
 // attributes of a path: the unspecified next hop makes gobgp send the local
-// address of the session. Paths of a class share them.
+// address of the session. LOCAL_PREF is 0, for a policy cannot make it that: to
+// gobgp, an action of 0 is none, and a path without the attribute has 100. Paths of
+// a class share them.
 func attributes(ipv4 bool, class marker) []packet.PathAttributeInterface {
 	out := []packet.PathAttributeInterface{packet.NewPathAttributeOrigin(0)} // IGP
 	if ipv4 {
 		nextHop, _ := packet.NewPathAttributeNextHop(netip.IPv4Unspecified()) // an IPv4 address never fails
 		out = append(out, nextHop)
 	}
+	out = append(out, packet.NewPathAttributeLocalPref(0))
 	if class != 0 {
 		out = append(out, packet.NewPathAttributeCommunities([]uint32{uint32(class)}))
 	}

@@ -21,6 +21,9 @@ const (
 // is reserved (RFC 1997), so it meets no community of the outside.
 type marker uint16
 
+// prepended is how many more times the AS number is in demoted paths.
+const prepended = 3
+
 // maxGroups is how many markers there are, less as many for groups that are on
 // their way out.
 const maxGroups = 1<<15 - 1
@@ -226,7 +229,14 @@ func (a *Attributes) actions() *api.Actions {
 	out := &api.Actions{
 		RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT,
 		Community:   &api.CommunityAction{Type: api.CommunityAction_TYPE_REPLACE, Communities: communities},
-		LocalPref:   &api.LocalPrefAction{Value: a.LocalPref},
+	}
+	if a.Demoted {
+		// gobgp asks the policy after it has put the peer's local AS number into
+		// AS_PATH, where it is the leftmost. Towards iBGP peers AS_PATH is empty,
+		// and stays so; LOCAL_PREF stays 0, as it is in the RIB.
+		out.AsPrepend = &api.AsPrependAction{UseLeftMost: true, Repeat: prepended}
+	} else {
+		out.LocalPref = &api.LocalPrefAction{Value: a.LocalPref}
 	}
 	if len(a.LargeCommunities) > 0 {
 		large := make([]string, 0, len(a.LargeCommunities))

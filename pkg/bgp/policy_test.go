@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/osrg/gobgp/v4/api"
 )
 
 func prefix(i int) netip.Prefix {
@@ -25,6 +26,12 @@ func prefixRange(from, to int) []netip.Prefix {
 
 func export(pref uint32, peers ...string) Export {
 	return Export{Peers: peers, Attributes: Attributes{LocalPref: pref}}
+}
+
+func demoted(pref uint32, peers ...string) Export {
+	out := export(pref, peers...)
+	out.Demoted = true
+	return out
 }
 
 func TestAssign(t *testing.T) {
@@ -70,6 +77,10 @@ func TestAssign(t *testing.T) {
 			groups: []Group{{Exports: []Export{export(150, "a", "b")}, Prefixes: prefixRange(0, 4)}},
 			want:   []marker{3},
 		},
+		"demoted": {
+			groups: []Group{{Exports: []Export{demoted(100, "a", "b")}, Prefixes: prefixRange(0, 4)}, {Exports: []Export{demoted(200, "a", "b")}, Prefixes: prefixRange(4, 8)}},
+			want:   []marker{3, 4},
+		},
 		"split": {
 			groups: []Group{
 				{Exports: []Export{export(100, "a")}, Prefixes: prefixRange(0, 2)},
@@ -94,6 +105,36 @@ func TestAssign(t *testing.T) {
 				t.Errorf("concerned %q, want %q", concerned, test.concerned)
 			}
 		})
+	}
+}
+
+// TestPolicyDemotes compares the statements of groups that differ in that only.
+func TestPolicyDemotes(t *testing.T) {
+	t.Parallel()
+	peers := map[string]Peer{
+		"a": {Address: netip.MustParseAddr("192.0.2.1")},
+		"b": {Address: netip.MustParseAddr("192.0.2.2"), NextHop6: netip.MustParseAddr("2001:db8::9")},
+		"c": {Address: netip.MustParseAddr("2001:db8::1")},
+	}
+	statements := func(e Export) []*api.Statement {
+		e.Communities = []uint32{64500<<16 | 100}
+		request := classes{1: {e}}.policies(peers)
+		i := slices.IndexFunc(request.Policies, func(p *api.Policy) bool { return p.Name == exportPolicy })
+		return request.Policies[i].Statements
+	}
+	usual, got := statements(export(100, "a", "b", "c")), statements(demoted(100, "a", "b", "c"))
+	if len(usual) != 3 || len(got) != 3 {
+		t.Fatalf("%d and %d statements, want 3: IPv4 only, IPv6 with a next hop, and both families", len(usual), len(got))
+	}
+	for i := range got {
+		if pref := usual[i].Actions.LocalPref.GetValue(); pref != 100 || usual[i].Actions.AsPrepend != nil {
+			t.Errorf("%s: local preference %d, prepends %v", usual[i].Name, pref, usual[i].Actions.AsPrepend)
+		}
+		usual[i].Actions.LocalPref = nil
+		usual[i].Actions.AsPrepend = &api.AsPrependAction{UseLeftMost: true, Repeat: 3}
+		if diff := cmp.Diff(usual[i].String(), got[i].String()); diff != "" {
+			t.Error(diff)
+		}
 	}
 }
 

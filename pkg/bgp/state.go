@@ -82,6 +82,11 @@ type Attributes struct {
 	// Communities (RFC 1997) and LargeCommunities (RFC 8092), ascending.
 	Communities      []uint32
 	LargeCommunities []announce.LargeCommunity
+	// Demoted makes routers prefer any other path: the local AS number is in
+	// AS_PATH three more times, or, towards iBGP peers, LOCAL_PREF is 0. Where
+	// there is no other path, traffic still comes. It is not GRACEFUL_SHUTDOWN
+	// (RFC 8326), which says that the path is about to go.
+	Demoted bool
 }
 
 // Limits of the protocol.

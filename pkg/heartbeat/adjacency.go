@@ -108,6 +108,8 @@ func (a *adjacency) echoed() stamp {
 	return a.echo
 }
 
+func (a *adjacency) route() route { return route{a.link, a.mac, a.from, a.to} }
+
 // evidence is the last sign of life; before the first one, when it could have
 // come.
 func (a *adjacency) evidence() time.Time {

@@ -145,8 +145,7 @@ type actions struct {
 
 // outgoing is a packet for a fellow.
 type outgoing struct {
-	link   int
-	to     netip.Addr
+	route
 	newest keyID
 	packet packet
 }
@@ -697,7 +696,7 @@ func (c *core) send(now time.Time, out *actions) {
 			if telling {
 				m.chunk, m.chunks = uint8(i), uint8(len(chunks))
 			}
-			out.packets = append(out.packets, outgoing{a.link, a.to, a.newest, m})
+			out.packets = append(out.packets, outgoing{a.route(), a.newest, m})
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (c *core) decideAll(now time.Time) {
 func (c *core) decide(e *entry, now time.Time) Role {
 	if e.best.owner == c.self {
 		if len(e.group.links) == 0 {
-			return Undecided // nowhere to announce it
+			return Standby // there is nowhere to announce it
 		}
 		if e.role != Own && e.best == e.group.program() && c.waiting(e, now) {
 			c.unsettled = true

@@ -118,7 +118,7 @@ func (x *Exchange) send(packets []outgoing, keys keyring) {
 			continue
 		}
 		x.buffer = keys.sign(o.packet.append(x.buffer[:0]), o.newest)
-		if p.Send(x.buffer, o.to) == nil {
+		if p.Send(x.buffer, o.route) == nil {
 			sent++
 		}
 	}

@@ -31,7 +31,7 @@ type conn interface {
 	// its port.
 	Receive(buffer []byte) (event, error)
 	// Send does not wait for room.
-	Send(data []byte, to netip.Addr) error
+	Send(data []byte, to route) error
 	// Admit makes the kernel drop what is not from one of the fellows to the node.
 	Admit(self id, fellows []id) error
 	Close() error
@@ -47,7 +47,7 @@ type event struct {
 	refused netip.Addr
 }
 
-// udpConn is a UDP socket that is bound to an interface. It reads the messages of
+// udpConn is a UDP socket that is bound to an interface, and receives. It reads the messages of
 // ICMP that its packets cause (IP_RECVERR), which tell at once that a speaker is
 // gone and that its kernel is not.
 type udpConn struct {
@@ -65,12 +65,7 @@ type udpConn struct {
 	receiveErr  error
 	receiveOnce func(fd uintptr) bool
 
-	data     []byte
-	to4      unix.SockaddrInet4
-	to6      unix.SockaddrInet6
-	v4       bool
-	sendErr  error
-	sendOnce func(fd uintptr) bool
+	frames *frames
 }
 
 // listen opens the port on an interface.
@@ -101,19 +96,17 @@ func listen(ctx context.Context, name string, v4 bool) (conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	c := &udpConn{udp: udp, raw: raw, v4: v4}
-	c.to4.Port, c.to6.Port = Port, Port
-	c.receiveOnce = func(fd uintptr) bool { return c.receiveAny(int(fd)) }
-	c.sendOnce = func(fd uintptr) bool {
-		c.sendErr = c.send(int(fd))
-		return true // what has no room is like what gets lost
+	frames, err := openFrames()
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
 	}
+	c := &udpConn{udp: udp, raw: raw, frames: frames}
+	c.receiveOnce = func(fd uintptr) bool { return c.receiveAny(int(fd)) }
 	return c, nil
 }
 
 func setOptions4(fd int) error {
 	return errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, hops),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTTL, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1),
 	)
@@ -121,7 +114,6 @@ func setOptions4(fd int) error {
 
 func setOptions6(fd int) error {
 	return errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hops),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1),
 	)
@@ -211,32 +203,7 @@ func addrOf(from unix.Sockaddr) netip.Addr {
 }
 
 // Send is of conn.
-func (c *udpConn) Send(data []byte, to netip.Addr) error {
-	c.data = data
-	if c.v4 {
-		c.to4.Addr = to.As4()
-	} else {
-		c.to6.Addr = to.As16()
-	}
-	if err := c.raw.Write(c.sendOnce); err != nil {
-		return err
-	}
-	return c.sendErr
-}
-
-func (c *udpConn) send(fd int) (err error) {
-	for range 2 { // the first call may tell an error of the past
-		if c.v4 {
-			err = unix.Sendmsg(fd, c.data, nil, &c.to4, unix.MSG_DONTWAIT)
-		} else {
-			err = unix.Sendmsg(fd, c.data, nil, &c.to6, unix.MSG_DONTWAIT)
-		}
-		if err == nil || !isPast(err) {
-			return err
-		}
-	}
-	return nil
-}
+func (c *udpConn) Send(data []byte, to route) error { return c.frames.send(to, data) }
 
 // Admit is of conn.
 func (c *udpConn) Admit(self id, fellows []id) error {
@@ -256,4 +223,4 @@ func (c *udpConn) Admit(self id, fellows []id) error {
 }
 
 // Close is of conn.
-func (c *udpConn) Close() error { return c.udp.Close() }
+func (c *udpConn) Close() error { return errors.Join(c.udp.Close(), c.frames.close()) }

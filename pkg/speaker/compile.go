@@ -33,6 +33,8 @@ type surroundings struct {
 	// as the program wants it stays as it is here: no mistake in a BGPPeer or a
 	// Secret ends a session that works.
 	held map[string]bgp.Peer
+	// demoted: the node does not forward, so routers are to prefer others.
+	demoted bool
 }
 
 // compile turns a program into the state of the BGP announcer. It is pure.
@@ -46,6 +48,11 @@ func compile(p *announce.Program, s surroundings) (state bgp.State, problems map
 		}
 	}
 	state.Groups, err = compileGroups(p.Groups)
+	for _, g := range state.Groups {
+		for i := range g.Exports {
+			g.Exports[i].Demoted = s.demoted
+		}
+	}
 	return state, problems, err
 }
 

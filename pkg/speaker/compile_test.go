@@ -358,6 +358,39 @@ func TestCompileSaysWhenIPv6IsNotSent(t *testing.T) {
 	}
 }
 
+func TestCompileDemotes(t *testing.T) {
+	t.Parallel()
+	p := announce.Program{Groups: []announce.Group{
+		{BGP: &announce.BGP{Peers: []string{"a", "b"}, LocalPref: 100, Communities: []uint32{7}}, Addresses: ranges("203.0.113.1-203.0.113.2")},
+		{BGP: &announce.BGP{Peers: []string{"b"}, LocalPref: 200}, Addresses: ranges("203.0.113.2")},
+		{BGP: &announce.BGP{Peers: []string{"c"}}, Addresses: ranges("2001:db8::1")},
+	}}
+	usual, _, err := compile(&p, surroundings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	demoted, _, err := compile(&p, surroundings{demoted: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exports := 0
+	for _, g := range usual.Groups {
+		for i := range g.Exports {
+			if g.Exports[i].Demoted {
+				t.Errorf("%v: demoted for nothing", g.Prefixes)
+			}
+			g.Exports[i].Demoted = true
+			exports++
+		}
+	}
+	if exports != 4 {
+		t.Errorf("%d exports, want 4:\n%s", exports, dump(usual.Groups))
+	}
+	if diff := cmp.Diff(usual, demoted, equalAddresses); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func BenchmarkCompile2000(b *testing.B) {
 	groups := []announce.Group{{BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges("198.18.0.0-198.18.7.207")}}
 	b.ReportAllocs()

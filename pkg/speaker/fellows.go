@@ -27,8 +27,9 @@ type exchange interface {
 // that is cut off.
 const maxWitnesses = 8
 
-// compileFellows turns a program into what is agreed on with the other candidates.
-// It is pure.
+// compileFellows turns a program into what is agreed on with the other candidates. It
+// is pure. Of more addresses than a node may announce the rest is left out; compileLAN
+// refuses such a program.
 func compileFellows(p *announce.Program, node string, i inventory, w ways) heartbeat.State {
 	s := heartbeat.State{Cluster: p.Cluster, Node: node, Fellows: p.Nodes}
 	for _, l := range i.links {
@@ -39,7 +40,7 @@ func compileFellows(p *announce.Program, node string, i inventory, w ways) heart
 			Index: l.Index, Name: l.Name, Prefixes: l.Prefixes, Witnesses: witnesses(p, node, &l, w.gateways),
 		})
 	}
-	placed := placer{interfaces: i.links, reach: w.interfaces()}
+	placed := placer{interfaces: i.links, reach: w.interfaces(), left: maxPrefixes}
 	for g := range p.Groups {
 		if l := p.Groups[g].Layer2; l != nil && slices.Contains(l.Candidates, node) {
 			s.Groups = append(s.Groups, placed.groups(&p.Groups[g])...)
@@ -75,12 +76,16 @@ func witnesses(p *announce.Program, node string, l *layer2.Interface, gateways [
 type placer struct {
 	interfaces []layer2.Interface
 	reach      map[netip.Addr]string
+	left       int // addresses that there is room for
 }
 
 // groups are the addresses of a group, those on the same links together.
 func (p *placer) groups(g *announce.Group) (out []heartbeat.Group) {
 	for _, r := range g.Addresses {
 		for addr := range r.All() {
+			if p.left--; p.left < 0 {
+				return out
+			}
 			chosen, _ := layer2.Select(p.interfaces, p.reach, g.Layer2.Interfaces, addr) // the announcer tells problems
 			links := make([]int, 0, len(chosen))
 			for _, i := range chosen {

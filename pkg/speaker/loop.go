@@ -102,8 +102,11 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 		case <-s.secrets.c:
 			s.carryOut(ctx, d)
 		case i := <-s.interfaces.c:
-			if lost(d.interfaces.nics, i.nics) {
+			switch {
+			case lost(d.interfaces.nics, i.nics):
 				d.hurry(reportFast)
+			case lost(i.nics, d.interfaces.nics): // there is more than before
+				d.hurry(reportSoon)
 			}
 			d.interfaces = i
 			s.setLinks(i.links)
@@ -123,8 +126,9 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 		case <-s.gates.c:
 			if d.booting && s.gate.state() == gateHealthy {
 				s.booted(ctx, d)
+			} else {
+				s.carryOut(ctx, d)
 			}
-			s.carryOutLAN(d)
 		case <-d.hold:
 			// A bad answer, unlike none, shows that there is a kube-proxy.
 			if d.hold = nil; d.booting && s.gate.state() == gateUnknown {
@@ -336,7 +340,8 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 			d.nextHops[router] = hop
 			return hop
 		},
-		held: d.peers,
+		held:    d.peers,
+		demoted: s.gate.state() == gateUnhealthy,
 	})
 	if err == nil {
 		err = s.announcer.Set(ctx, state)

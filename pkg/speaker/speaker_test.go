@@ -110,7 +110,11 @@ func (w *wall) shown() string {
 	var out []string
 	for _, g := range w.state.Groups {
 		for _, a := range g.Addresses {
-			out = append(out, fmt.Sprintf("%s %s", a, [...]string{"certain", "fresh", "doubtful"}[g.Caution]))
+			text := [...]string{"certain", "fresh", "doubtful"}[g.Caution]
+			if g.Role != layer2.Own {
+				text = [...]string{layer2.Cover: "cover", layer2.Standby: "standby"}[g.Role]
+			}
+			out = append(out, fmt.Sprintf("%s %s", a, text))
 		}
 	}
 	slices.Sort(out)
@@ -389,6 +393,60 @@ func TestLoopAbandons(t *testing.T) {
 		h.announces(t, "203.0.113.2")
 		if r := h.report(t); r.Epoch != 2 || r.Error != "" {
 			t.Errorf("report %+v", r)
+		}
+	})
+}
+
+func TestLoopDemotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(DefaultKubeProxyHealthz, func() {})
+		h := newHarnessAfter(t, memory{}, g)
+		// answers is what kube-proxy says from now on.
+		answers := func(status int) {
+			if g.take(status) {
+				h.gates.put(struct{}{})
+			}
+		}
+		expect := func(what string, demoted bool, addresses ...string) {
+			t.Helper()
+			h.announces(t, addresses...)
+			state, _ := h.board.shown()
+			for _, group := range state.Groups {
+				for _, e := range group.Exports {
+					if e.Demoted != demoted {
+						t.Errorf("%s: %v demoted: %v", what, group.Prefixes, e.Demoted)
+					}
+				}
+			}
+			if r := h.report(t); (r.NotForwarding != "") != demoted || r.Error != "" {
+				t.Errorf("%s: report %+v", what, r)
+			}
+		}
+		h.see(program(t, 1, nil, "203.0.113.1"))
+		expect("no answer yet", false, "203.0.113.1")
+		answers(200)
+		expect("healthy", false, "203.0.113.1")
+		answers(503)
+		expect("unhealthy", true, "203.0.113.1")
+		h.see(program(t, 2, nil, "203.0.113.1", "203.0.113.2"))
+		expect("a new program", true, "203.0.113.1", "203.0.113.2")
+		answers(404)
+		expect("another program's answer", true, "203.0.113.1", "203.0.113.2")
+		answers(200)
+		expect("healthy again", false, "203.0.113.1", "203.0.113.2")
+	})
+}
+
+// TestLoopDemotesFromTheStart has the bad answer come before the program.
+func TestLoopDemotesFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(DefaultKubeProxyHealthz, func() {})
+		g.take(503)
+		h := newHarnessAfter(t, memory{}, g)
+		h.see(program(t, 1, nil, "203.0.113.1"))
+		h.announces(t, "203.0.113.1")
+		if state, sets := h.board.shown(); sets != 1 || !state.Groups[0].Exports[0].Demoted {
+			t.Errorf("after %d sets: %+v", sets, state.Groups)
 		}
 	})
 }

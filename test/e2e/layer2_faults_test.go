@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/apis/lb/v1alpha1"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/cluster"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab"
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab/addr"
@@ -214,7 +215,7 @@ func layer2KilledAlone(t *testing.T, c *cluster.Cluster) {
 }
 
 // layer2ReturnedAlone: what a speaker remembers may have moved while it was away.
-// Without the API server it asks the LAN, and believes it.
+// Without the API server it asks the other candidates and the LAN, and believes them.
 func layer2ReturnedAlone(t *testing.T, c *cluster.Cluster) {
 	c.Apply(t, lanPool)
 	addresses, _ := spread(t, c, 30)
@@ -222,6 +223,8 @@ func layer2ReturnedAlone(t *testing.T, c *cluster.Cluster) {
 	if err := c.Kill(cluster.Context(t), node, speaker, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	// Its addresses stay at a node whose speaker is away, unless people say otherwise.
+	annotate(t, c, node, v1alpha1.NodeDrain+"=true")
 	moved := c.WaitOwners(t, addresses, even(2))
 	if err := c.StopAPI(cluster.Context(t)); err != nil {
 		t.Fatal(err)
@@ -240,10 +243,18 @@ func layer2ReturnedAlone(t *testing.T, c *cluster.Cluster) {
 	if err := c.StartAPI(cluster.Context(t)); err != nil {
 		t.Fatal(err)
 	}
+	annotate(t, c, node, v1alpha1.NodeDrain+"-")
 	waitPodReady(t, c, c.Pod(t, speaker, node))
 	c.WaitOwners(t, addresses, nil)
 	deleteBulk(t, c)
 	c.Delete(t, "addresspool/lan")
+}
+
+func annotate(t *testing.T, c *cluster.Cluster, node, annotation string) {
+	t.Helper()
+	if _, err := c.Kubectl(cluster.Context(t), "annotate", "node", node, annotation); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // layer2RebootedAlone: a node that boots while the API server is away does not

@@ -12,11 +12,6 @@ import (
 	"github.com/baremetal-lb/cloud-provider-baremetal/test/lab"
 )
 
-// heartbeats tells that candidates of an address watch each other. Without them
-// an address moves no sooner than its Node is NotReady, and nobody answers for a
-// speaker that is down.
-const heartbeats = false
-
 // TestFailover runs scenarios once. What it asserts is logical: times are for
 // people to look at.
 func TestFailover(t *testing.T) {
@@ -33,22 +28,18 @@ func TestFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, test := range []struct {
-		name       string
-		run        func(context.Context, *site, int) (sample, error)
-		moves      bool // to another owner
-		loses      bool // requests
-		heartbeats bool // needs them
+		name  string
+		run   func(context.Context, *site, int) (sample, error)
+		moves bool // to another owner
+		loses bool // requests
 	}{
 		{name: "owner drained", run: disturb(drained), moves: true},
 		{name: "managers killed", run: disturb(managersKilled)},
-		{name: "speaker killed", run: disturb(speakerKilled), heartbeats: true},
-		{name: "speaker replaced", run: disturb(speakerUpgraded), heartbeats: true},
-		{name: "link cut", run: disturb(linkCutUnnoticed), moves: true, loses: true, heartbeats: true},
+		{name: "speaker killed", run: disturb(speakerKilled)},
+		{name: "speaker replaced", run: disturb(speakerUpgraded)},
+		{name: "link cut", run: disturb(linkCutUnnoticed), moves: true, loses: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.heartbeats && !heartbeats {
-				t.Skip("candidates do not watch each other yet")
-			}
 			result, err := test.run(cluster.Context(t), s, i)
 			if err != nil {
 				t.Fatal(err)
