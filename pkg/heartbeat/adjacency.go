@@ -62,6 +62,8 @@ type adjacency struct {
 	// had is the last number of this process that the fellow echoed.
 	had uint64
 
+	// back is when there was a sign of life after there had been none for a while.
+	back time.Time
 	// refused is when its kernel said that the speaker is not there.
 	refused time.Time
 	// answered is when its kernel, served when its speaker answered a question.
@@ -112,6 +114,18 @@ func (a *adjacency) route() route { return route{a.link, a.mac, a.from, a.to} }
 // come.
 func (a *adjacency) evidence() time.Time {
 	return latest(a.since, a.heard, a.answered, a.served)
+}
+
+// lived reports whether there has been any sign of life.
+func (a *adjacency) lived() bool {
+	return !a.heard.IsZero() || !a.answered.IsZero() || !a.served.IsZero()
+}
+
+// live is that there is a sign of life.
+func (a *adjacency) live(now time.Time) {
+	if now.Sub(a.evidence()) >= deadTime {
+		a.back = now
+	}
 }
 
 func (a *adjacency) liveness(now time.Time) Liveness {

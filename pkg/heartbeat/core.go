@@ -82,13 +82,24 @@ type link struct {
 	answered time.Time // when a witness answered
 	asked    time.Time // when they were asked last
 	scouted  time.Time // when others were looked for
-	found    []netip.Addr
+	// heard is the last sign of life of anybody on the link, back when such came again
+	// after there had been none for a while.
+	heard, back time.Time
+	found       []netip.Addr
 }
 
 // witnesses are the hosts to ask.
 func (l *link) witnesses() []netip.Addr {
 	all := slices.Concat(l.Witnesses, l.found)
 	return all[:min(len(all), maxWitnesses)]
+}
+
+// hear notes a sign of life of anybody.
+func (l *link) hear(now time.Time) {
+	if now.Sub(l.heard) >= witnessMargin {
+		l.back = now
+	}
+	l.heard = now
 }
 
 // entry is an address.
@@ -253,6 +264,13 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 	})
 }
 
+// hurry sends all fellows a packet soon.
+func (c *core) hurry() {
+	for _, a := range c.adjacencies {
+		a.hurried = true
+	}
+}
+
 // newTable numbers a table for a fellow. A fellow that is told tables by this process
 // again after a while must not take them for those of before.
 func (c *core) newTable() uint32 {
@@ -335,7 +353,7 @@ func (c *core) setEntries(groups []*group) {
 func (c *core) raise(e *entry, h holding) {
 	greater := cmp.Or(h.rank.compare(e.best.rank), cmp.Compare(h.owner, e.best.owner)) > 0
 	if greater && slices.Contains(e.group.candidates, h.owner) {
-		e.best = h
+		e.best, e.vacant = h, time.Time{}
 	}
 }
 
@@ -402,6 +420,8 @@ func (c *core) receive(index int, m *packet, newest keyID, now time.Time) reject
 		}
 		return rejectIntroduction
 	}
+	a.live(now)
+	c.links[index].hear(now)
 	a.seq, a.heard, a.newest = m.seq, now, newest
 	a.echo = stamp{m.life, m.seq}
 	a.tries, a.checked = 0, m.checks
@@ -455,15 +475,17 @@ func (c *core) recent(seq uint64) bool {
 func (c *core) answered(index int, host netip.Addr, mac announce.MAC, now time.Time) {
 	if l := c.links[index]; l != nil && slices.Contains(l.witnesses(), host) {
 		l.answered = now
+		l.hear(now)
 		c.dirty = c.dirty || c.unsettled
 	}
 	for _, a := range c.adjacencies {
 		if a.link != index || a.mac != mac {
 			continue
 		}
-		before := a.liveness(now)
+		before, since := a.liveness(now), a.evidence()
 		switch e := c.entries[host]; {
 		case host == a.to:
+			a.live(now)
 			a.answered, a.tries = now, 0
 			if before == Dead {
 				a.hurried = true
@@ -474,6 +496,10 @@ func (c *core) answered(index int, host netip.Addr, mac announce.MAC, now time.T
 			continue
 		}
 		c.dirty = c.dirty || a.liveness(now) != before
+		c.links[index].hear(now)
+		if now.Sub(since) > relayGap {
+			c.hurry() // others may be about to take it for dead
+		}
 	}
 }
 
@@ -535,8 +561,11 @@ func (c *core) refused(index int, host netip.Addr, now time.Time) {
 
 // apiAnswer is that the API server answered a question that was asked at that
 // time.
-func (c *core) apiAnswer(asked time.Time) {
+func (c *core) apiAnswer(asked, now time.Time) {
 	c.apiAnswered = latest(c.apiAnswered, asked)
+	if l := c.links[c.state.APILink]; l != nil {
+		l.hear(now)
+	}
 	c.dirty = true
 }
 
@@ -598,7 +627,7 @@ func (c *core) probe(now time.Time, out *actions) {
 			a.tries, a.tried = 0, time.Time{}
 			continue
 		}
-		if now.Before(a.nextTry()) {
+		if now.Before(c.nextTry(a)) {
 			continue
 		}
 		a.tries, a.tried = min(a.tries+1, deadTries+1), now
@@ -622,6 +651,15 @@ func (c *core) probe(now time.Time, out *actions) {
 			c.apiAsked, out.api = now, true
 		}
 	}
+}
+
+// nextTry is when to ask the fellow's kernel the next time: soon, if it was asked when
+// nobody on the link was there.
+func (c *core) nextTry(a *adjacency) time.Time {
+	if a.tries >= deadTries && a.tried.Before(c.links[a.link].back) {
+		return a.tried.Add(tryTime)
+	}
+	return a.nextTry()
 }
 
 // sample is an address that the fellow owns, of the family of its own address.
@@ -668,7 +706,7 @@ func (c *core) send(now time.Time, out *actions) {
 func (c *core) views(than *adjacency, now time.Time) []view {
 	var views []view
 	for _, a := range c.adjacencies {
-		if a.peer != than.peer && a.evidence() != a.since {
+		if a.peer != than.peer && a.lived() {
 			views = append(views, view{a.peer.id, a.segment, now.Sub(a.evidence())})
 		}
 	}
@@ -709,7 +747,7 @@ func (c *core) nextTurn(now time.Time) time.Time {
 	}
 	for _, a := range c.adjacencies {
 		sooner(a.nextSend())
-		sooner(a.nextTry())
+		sooner(c.nextTry(a))
 		sooner(a.nextChange(now))
 	}
 	if c.unsettled {

@@ -14,6 +14,8 @@ const (
 	// the owner's last one, to show that it is the owner who is cut off: before the
 	// cut it could not be later by more than the heartbeats that got lost.
 	witnessMargin = 250 * time.Millisecond
+	// returnTime is by when a fellow that is there again is to have heard the others.
+	returnTime = interval + 50*time.Millisecond
 	// witnessTime is how long such a sign of life counts.
 	witnessTime = 300 * time.Millisecond
 	// followTime is how long the candidate that is to claim an address has to do so.
@@ -25,6 +27,14 @@ const (
 	maxYields = 8
 	// relayTime is how long what others tell of the owner's life counts.
 	relayTime = deadTime
+	// longRelayTime is the same for an owner that this node has not had a sign of life
+	// of for longTime: whoever depends on what others tell is to bear that some of it
+	// gets lost.
+	longRelayTime = 800 * time.Millisecond
+	longTime      = time.Second
+	// relayGap is after how long without a sign of life of a fellow the next one is told
+	// at once.
+	relayGap = 150 * time.Millisecond
 )
 
 // decideAll decides about all addresses.
@@ -60,14 +70,14 @@ func (c *core) decide(e *entry, now time.Time) Role {
 		return Standby // the programs of the others will tell
 	}
 	l := c.liveness(owner, e.group, now)
-	if l > Dead {
-		e.vacant = time.Time{}
-	}
 	switch {
 	case l > Unheard:
 		e.yields, e.barred = 0, time.Time{}
 	case e.role == Own:
 		e.yield(now)
+	}
+	if l >= Serving || l == Unheard {
+		e.vacant = time.Time{}
 	}
 	switch l {
 	case Up:
@@ -97,22 +107,30 @@ func (c *core) decideDead(e *entry, owner *peer, now time.Time) Role {
 		e.yields, e.barred, e.vacant, c.unsettled = 0, time.Time{}, time.Time{}, true
 	case now.Before(e.barred):
 		c.await(e.barred)
-	case !c.connected(e, owner, now):
+	case !c.connected(e, owner, now) || !c.asked(e, owner, now) || c.returning(e, owner, now):
 		c.unsettled = true
-	case c.follows(e, owner, true, now):
+	case c.succeeds(e, owner, now):
 		return c.claim(e)
-	case e.vacant.IsZero():
-		e.vacant = now
-		fallthrough
-	default:
-		// The one that is to claim may see it otherwise: by another program, say.
-		if end := e.vacant.Add(followTime); now.Before(end) {
-			c.await(end)
-		} else if len(e.group.links) > 0 && !c.state.Restarting {
-			return c.claim(e)
-		}
 	}
 	return Standby
+}
+
+// succeeds reports whether it is this node's turn to take the owner's place. Another
+// candidate whose turn it is may see that otherwise, by another program say; it is not
+// waited for without end.
+func (c *core) succeeds(e *entry, owner *peer, now time.Time) bool {
+	if c.follows(e, owner, true, now) {
+		return true
+	}
+	if e.vacant.IsZero() {
+		e.vacant = now
+	}
+	end := e.vacant.Add(followTime)
+	if now.Before(end) {
+		c.await(end)
+		return false
+	}
+	return len(e.group.links) > 0 && !c.state.Restarting
 }
 
 // await has decisions looked at again at that time.
@@ -146,13 +164,13 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 	if !c.mayCover(e, owner) {
 		end = owner.heard().Add(silence) // what a host says by ICMP is no reason to take over
 	}
-	over := !now.Before(end)
-	if !over {
+	// That its kernel answers again may mean that heartbeats are to come.
+	end = latest(end, owner.back().Add(silence))
+	if now.Before(end) {
+		e.vacant = time.Time{}
 		c.await(end)
-	}
-	// This node is not cut off: it hears the owner's kernel.
-	if over && c.follows(e, owner, true, now) {
-		return c.claim(e)
+	} else if c.succeeds(e, owner, now) {
+		return c.claim(e) // this node is not cut off: it hears the owner's kernel
 	}
 	if c.covers(e, owner, now) {
 		return Cover
@@ -232,17 +250,24 @@ func (c *core) first(e *entry, owner *peer, now time.Time, fits func(releasing b
 // relayed reports whether another candidate has a sign of life of the owner: then
 // it is the way to it that is broken, and not the owner.
 func (c *core) relayed(e *entry, owner *peer, now time.Time) bool {
-	for _, a := range owner.adjacencies {
+	return slices.ContainsFunc(owner.adjacencies, func(a *adjacency) bool {
 		if !slices.Contains(e.group.links, a.link) {
-			continue
+			return false
 		}
-		for _, p := range c.peers {
-			if p != owner && c.liveness(p, e.group, now) == Up && now.Sub(p.views[viewKey{owner.id, a.segment}]) < relayTime {
-				return true
-			}
+		counts := relayTime
+		if now.Sub(a.evidence()) > longTime {
+			counts = longRelayTime
 		}
+		return now.Sub(c.viewed(owner, a)) < counts
+	})
+}
+
+// viewed is the last sign of life of the adjacency's fellow that others tell of.
+func (c *core) viewed(owner *peer, a *adjacency) (at time.Time) {
+	for _, p := range c.peers {
+		at = latest(at, p.views[viewKey{owner.id, a.segment}])
 	}
-	return false
+	return at
 }
 
 // connected reports whether somebody else on the owner's link has been heard since
@@ -253,12 +278,25 @@ func (c *core) connected(e *entry, owner *peer, now time.Time) bool {
 		if !slices.Contains(e.group.links, a.link) {
 			return false
 		}
-		seen := a.evidence()
-		for _, p := range c.peers {
-			seen = latest(seen, p.views[viewKey{owner.id, a.segment}])
-		}
 		w := c.witness(a)
-		return w.After(seen.Add(witnessMargin)) && now.Sub(w) < witnessTime
+		return w.After(latest(a.evidence(), c.viewed(owner, a)).Add(witnessMargin)) && now.Sub(w) < witnessTime
+	})
+}
+
+// asked reports whether the owner's kernel has been asked since there is anybody on the
+// link: the end of a cut looks like the death of those who answer last.
+func (c *core) asked(e *entry, owner *peer, now time.Time) bool {
+	return !slices.ContainsFunc(owner.adjacencies, func(a *adjacency) bool {
+		return slices.Contains(e.group.links, a.link) && (a.tried.Before(c.links[a.link].back) || now.Sub(a.tried) < answerTime)
+	})
+}
+
+// returning reports whether there is a fellow that is new, or of which there are signs of
+// life again, and that is to be heard, and to hear others, yet: it may know better of
+// the owner.
+func (c *core) returning(e *entry, owner *peer, now time.Time) bool {
+	return slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool {
+		return a.peer != owner && slices.Contains(e.group.links, a.link) && now.Sub(latest(a.since, a.back)) < returnTime
 	})
 }
 

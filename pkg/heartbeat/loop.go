@@ -186,6 +186,6 @@ func (x *Exchange) askAPI(ctx context.Context) {
 	defer x.mu.Unlock()
 	x.asking = false
 	if err == nil {
-		x.core.apiAnswer(asked)
+		x.core.apiAnswer(asked, time.Now())
 	}
 }

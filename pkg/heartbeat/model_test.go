@@ -25,14 +25,15 @@ const (
 	// same address any more: the planner has to tell the other one.
 	strangeLimit = writeTime + handoverPatience + 250*time.Millisecond
 	// noneLimit is how long nobody may answer after the last event, though somebody
-	// could. It has room for a process that has just started (freshTime), for the
-	// detection, and for the hosts to be asked again that were dead (deadPace).
-	noneLimit = 900 * time.Millisecond
+	// could. It has room for what others tell of an owner (longRelayTime) and for the
+	// hosts to be asked again that were dead (deadPace).
+	noneLimit = 1200 * time.Millisecond
 	// lateLimit is the same where the planner has to help.
 	lateLimit = noneLimit + notReadyTime + writeTime
 	// maxMoves is how often the planner may move the address after an event: each
-	// candidate gives it up twice, then it is patient.
-	maxMoves = 2 * uint32(len(order{}))
+	// candidate gives it up twice, then it is patient, but
+	// for signs of life in between.
+	maxMoves = 4 * uint32(len(order{}))
 )
 
 // happening is something that happens to the world.
@@ -85,6 +86,8 @@ type judge struct {
 	two, strange,
 	none, late time.Duration // for how long it has been so
 	epoch uint32 // of the plan at the last event
+	// claims are those that each node's process has made.
+	claims [len(order{})]uint64
 }
 
 type limits struct{ two, none time.Duration }
@@ -103,6 +106,9 @@ func (j *judge) look(w *world, d time.Duration) error {
 	fellows, strangers := w.twoOwners()
 	could, planned := w.servable()
 	served := w.served()
+	if err := j.lookAtClaims(w); err != nil {
+		return err
+	}
 	if moves := w.planner.program.epoch - j.epoch; moves > maxMoves {
 		return fmt.Errorf("the planner has moved the address %d times", moves)
 	}
@@ -117,6 +123,47 @@ func (j *judge) look(w *world, d time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// lookAtClaims looks for takeovers that nobody needed: of an owner that the taker, or
+// a candidate that the taker hears, reaches.
+func (j *judge) lookAtClaims(w *world) error {
+	for i := range w.nodes {
+		m, e := &w.nodes[i], w.entry(i)
+		if e == nil {
+			j.claims[i] = m.claims
+			continue
+		}
+		claimed := m.claims > j.claims[i]
+		j.claims[i] = m.claims
+		from := m.taken
+		if !claimed || from == i || w.rules.loss > 0 || w.returns(i, from) {
+			continue
+		}
+		o := &w.nodes[from]
+		covered := e.seen == nodeID(from) && !w.rules.noCover && w.rules.grace > rest
+		if !o.powered || o.bare || o.releasing || !w.steady(from) && !covered {
+			continue
+		}
+		exchange := func(k, l int) bool {
+			return w.meets(k, l) && w.nodes[k].core.peers[nodeID(l)] != nil && (w.nodes[l].core == nil || w.nodes[l].core.peers[nodeID(k)] != nil)
+		}
+		for k := range w.nodes {
+			relays := k == i || k != from && w.steady(k) && exchange(i, k)
+			if relays && exchange(k, from) {
+				return fmt.Errorf("%s has taken the address from %s, which lives, and which %s reaches", nodeName(i), nodeName(from), nodeName(k))
+			}
+		}
+	}
+	return nil
+}
+
+// returns reports whether a cut has just ended, so that answers to the questions of
+// before may be missing.
+func (w *world) returns(i, from int) bool {
+	c := w.nodes[i].core
+	a := c.byKey[adjacencyKey{nodeID(from), 1}]
+	return w.now.Sub(w.healed) < 100*time.Millisecond && (w.now.Sub(latest(a.evidence(), c.viewed(a.peer, a))) < 2*deadTime || !w.steady(i))
 }
 
 // forgive begins anew for those invariants that hold some time after an event.
@@ -178,6 +225,9 @@ func (w *world) servable() (could, planned bool) {
 		if o := &w.nodes[owner]; inside(owner) {
 			if (o.core == nil || o.stopped.After(w.now)) && e.seen != e.best.owner {
 				continue // whether it answered is not known
+			}
+			if o.core != nil && w.entry(owner) == nil {
+				continue // it was told that it is no candidate any more, this one was not
 			}
 		} else if !w.witnessed(i, inside) {
 			continue // it may be this one that is cut off
@@ -320,7 +370,7 @@ type explorer struct {
 
 // pauses are how long the world goes on after an event. In the last one it comes to
 // rest.
-var pauses = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, rest}
+var pauses = []time.Duration{40 * time.Millisecond, 270 * time.Millisecond, rest}
 
 const (
 	rest = 3 * time.Second
@@ -330,7 +380,7 @@ const (
 
 // atRest lets the world come to rest.
 func (x *explorer) atRest(w *world, j *judge, most time.Duration) error {
-	const pace = 100 * time.Millisecond
+	const pace = 130 * time.Millisecond // so that all phases of heartbeats occur
 	look, quiet := []byte(nil), time.Duration(0)
 	for passed := time.Duration(0); passed < most && quiet < still; passed += pace {
 		if err := x.pass(w, j, pace); err != nil {

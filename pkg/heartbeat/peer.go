@@ -85,6 +85,14 @@ func (p *peer) heard() (at time.Time) {
 	return at
 }
 
+// back is when there were signs of life of it again, on any link.
+func (p *peer) back() (at time.Time) {
+	for _, a := range p.adjacencies {
+		at = latest(at, a.back)
+	}
+	return at
+}
+
 // collect takes a part of the fellow's table and returns the whole when it is
 // complete.
 func (p *peer) collect(m *packet) (table []claimed, complete bool) {

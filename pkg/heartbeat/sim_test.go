@@ -22,8 +22,9 @@ type world struct {
 	// reach says whose frames arrive where: that of i at j is i*hosts+j. The client is
 	// the last host.
 	reach   []bool
-	frames  []frame // under way
-	api     bool    // the API server answers
+	healed  time.Time // when that grew last
+	frames  []frame   // under way
+	api     bool      // the API server answers
 	planner planner
 	stirred bool // the planner may have something to do
 	lives   uint64
@@ -56,8 +57,11 @@ type machine struct {
 	core    *core // nil: its speaker does not run
 	program program
 	next    time.Time // when its speaker has something to do
-	// stopped: its process does not run until then.
-	stopped time.Time
+	// taken is of whom its process took the address, claims how often it has.
+	taken  int
+	claims uint64
+	// stopped: its process does not run until then; began is since when it runs.
+	stopped, began time.Time
 	// offline: it does not reach the API server; slow: its speaker does not hear of
 	// new programs; releasing: it is told to give its addresses away; keyless: it has
 	// no key; mute: its heartbeats are filtered, and so are those of others at it;
@@ -163,7 +167,7 @@ func (w *world) meets(i, j int) bool   { return w.reaches(i, j) && w.reaches(j, 
 
 // cut and heal are about frames of i to j, separate and join about both ways.
 func (w *world) cut(i, j int)      { w.reach[i*(len(w.nodes)+1)+j] = false }
-func (w *world) heal(i, j int)     { w.reach[i*(len(w.nodes)+1)+j] = true }
+func (w *world) heal(i, j int)     { w.reach[i*(len(w.nodes)+1)+j], w.healed = true, w.now }
 func (w *world) separate(i, j int) { w.cut(i, j); w.cut(j, i) }
 func (w *world) join(i, j int)     { w.heal(i, j); w.heal(j, i) }
 
@@ -187,7 +191,7 @@ func (w *world) start(i int) {
 		return
 	}
 	w.lives++
-	m.core = newCore(w.lives)
+	m.core, m.began, m.claims = newCore(w.lives), w.now, 0
 	w.tell(m)
 }
 
@@ -213,12 +217,22 @@ func (w *world) powerOff(i int) {
 }
 
 func (w *world) powerOn(i int) {
-	w.nodes[i].powered = true
+	w.nodes[i].powered, w.healed = true, w.now
 	w.start(i)
 }
 
 // stop has the process not run for a while. What comes in waits for it.
-func (w *world) stop(i int, d time.Duration) { w.nodes[i].stopped = w.now.Add(d) }
+func (w *world) stop(i int, d time.Duration) {
+	m := &w.nodes[i]
+	m.stopped = w.now.Add(d)
+	m.began = m.stopped
+}
+
+// steady reports whether the node's process has run for a while.
+func (w *world) steady(i int) bool {
+	m := &w.nodes[i]
+	return m.core != nil && w.now.Sub(m.began) > 400*time.Millisecond
+}
 
 // change changes a node, and tells its speaker.
 func (w *world) change(i int, f func(m *machine)) {
@@ -355,7 +369,7 @@ func (w *world) hand(m *machine, f *frame) {
 	case refusalOf:
 		m.core.refused(1, f.host, w.now)
 	case answerOfAPI:
-		m.core.apiAnswer(f.asked)
+		m.core.apiAnswer(f.asked, w.now)
 	}
 	// There would be a turn after each frame; those that do nothing are left out.
 	if c := m.core; c.dirty || c.untold || slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.hurried }) {
@@ -377,7 +391,14 @@ func (w *world) send(f frame, after time.Duration) {
 }
 
 func (w *world) turn(m *machine) {
+	owner := nobody
+	if w.entry(m.index) != nil {
+		owner = w.ownerAt(m.index)
+	}
 	out := m.core.turn(w.now)
+	if m.core.takeovers > m.claims {
+		m.claims, m.taken = m.core.takeovers, owner
+	}
 	w.stirred = w.stirred || m.core.news || m.core.changed || !m.stopped.IsZero()
 	m.core.news, m.core.changed, m.stopped = false, false, time.Time{}
 	m.next = out.next
