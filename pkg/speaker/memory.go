@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/heartbeat"
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/statefile"
 )
 
@@ -134,6 +135,7 @@ func (s *speaker) disown(ctx context.Context, d *desk) {
 	if d.origin != fromNode {
 		s.withdraw(ctx)
 		d.program, d.origin = nil, fromNowhere
+		d.agenda, d.accord = heartbeat.State{}, accord{}
 	}
 }
 
