@@ -55,13 +55,12 @@ func compile(s *State) *order {
 		total += len(g.Addresses)
 	}
 	o.wants = make([]want, 0, total)
-	subnets := newSubnets(s.Interfaces)
+	bySubnet := NewSelection(s.Interfaces, s.Reach, nil) // made once: nodes have many interfaces
 	unplaced := make(complaints)
 	for _, g := range s.Groups {
-		var links []int
-		var problem string
+		selection := bySubnet
 		if len(g.Interfaces) > 0 {
-			links, problem = choose(s.Interfaces, s.Reach, g.Interfaces)
+			selection = NewSelection(s.Interfaces, s.Reach, g.Interfaces)
 		}
 		for _, addr := range g.Addresses {
 			if addr = addr.Unmap().WithZone(""); !isHost(addr) {
@@ -72,9 +71,7 @@ func compile(s *State) *order {
 				unplaced.add(reason, addr)
 				continue
 			}
-			if len(g.Interfaces) == 0 {
-				links, problem = subnets.choose(addr)
-			}
+			links, problem := selection.Of(addr)
 			if problem != "" {
 				unplaced.add(problem, addr)
 			}

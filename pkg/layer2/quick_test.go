@@ -170,7 +170,7 @@ func (s *sim) check(state State) {
 	}
 	conflicts, places := 0, 0
 	for addr, e := range b.entries {
-		chosen, _ := Select(state.Interfaces, state.Reach, want[addr].Interfaces, addr)
+		chosen, _ := NewSelection(state.Interfaces, state.Reach, want[addr].Interfaces).Of(addr)
 		if len(chosen) != len(e.places) {
 			s.t.Errorf("%v has %d places, want %d", addr, len(e.places), len(chosen))
 		}

@@ -14,8 +14,7 @@ import (
 // reachPrefix begins a selector that names a target.
 const reachPrefix = "can-reach:"
 
-// Select chooses the interfaces on which an address is announced, as indexes
-// into interfaces, ascending. If there is none, problem says why and what to do.
+// Selection chooses the interfaces on which addresses are announced.
 //
 // A selector is the name of an interface, a shell pattern of names (path.Match),
 // an address of the interface, or "can-reach:ADDRESS" for the interface through
@@ -27,11 +26,32 @@ const reachPrefix = "can-reach:"
 //
 // Usable interfaces have a carrier and an Ethernet address, do ARP, and are no
 // members of a bond or bridge.
-func Select(interfaces []Interface, reach map[netip.Addr]string, selectors []string, addr netip.Addr) (chosen []int, problem string) {
+type Selection struct {
+	// subnets is nil if there are selectors, for which the address does not matter.
+	subnets *subnets
+	chosen  []int
+	problem string
+}
+
+// NewSelection is that of selectors among the node's interfaces. reach are the names of
+// those through which the targets of "can-reach:" are reached.
+func NewSelection(interfaces []Interface, reach map[netip.Addr]string, selectors []string) *Selection {
+	s := &Selection{}
 	if len(selectors) == 0 {
-		return newSubnets(interfaces).choose(addr)
+		s.subnets = newSubnets(interfaces)
+	} else {
+		s.chosen, s.problem = choose(interfaces, reach, selectors)
 	}
-	return choose(interfaces, reach, selectors)
+	return s
+}
+
+// Of is the choice for an address, as indexes into the interfaces, ascending. If there
+// is none, problem says why and what to do. The slice is shared: it must not be changed.
+func (s *Selection) Of(addr netip.Addr) (chosen []int, problem string) {
+	if s.subnets == nil {
+		return s.chosen, s.problem
+	}
+	return s.subnets.choose(addr)
 }
 
 // unusable says why the interface cannot announce; it is empty if it can.
@@ -49,7 +69,7 @@ func (i *Interface) unusable() string {
 	return ""
 }
 
-// choose is Select with selectors, for which the address does not matter.
+// choose is the choice with selectors, for which the address does not matter.
 func choose(interfaces []Interface, reach map[netip.Addr]string, selectors []string) (chosen []int, problem string) {
 	var problems []string
 	for _, s := range selectors {

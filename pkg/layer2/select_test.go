@@ -89,7 +89,7 @@ func TestSelect(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.addr, test.selectors), func(t *testing.T) {
 			interfaces := host()
-			chosen, problem := Select(interfaces, reach, test.selectors, netip.MustParseAddr(test.addr))
+			chosen, problem := NewSelection(interfaces, reach, test.selectors).Of(netip.MustParseAddr(test.addr))
 			var names []string
 			for _, i := range chosen {
 				names = append(names, interfaces[i].Name)
@@ -110,11 +110,11 @@ func TestSelectOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 100 {
 		random.Shuffle(len(interfaces), func(i, j int) { interfaces[i], interfaces[j] = interfaces[j], interfaces[i] })
-		chosen, _ := Select(interfaces, nil, nil, netip.MustParseAddr("203.0.113.10"))
+		chosen, _ := NewSelection(interfaces, nil, nil).Of(netip.MustParseAddr("203.0.113.10"))
 		if len(chosen) != 1 || interfaces[chosen[0]].Name != "ens5" {
 			t.Fatalf("chose %v", chosen)
 		}
-		if chosen, _ = Select(interfaces, nil, []string{"ens*", "bond0"}, vip); !slices.IsSorted(chosen) || len(chosen) != 4 {
+		if chosen, _ = NewSelection(interfaces, nil, []string{"ens*", "bond0"}).Of(vip); !slices.IsSorted(chosen) || len(chosen) != 4 {
 			t.Fatalf("chose %v", chosen)
 		}
 	}

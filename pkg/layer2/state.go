@@ -54,7 +54,7 @@ type Interface struct {
 // Group is a set of addresses that are announced alike.
 type Group struct {
 	Addresses []netip.Addr
-	// Interfaces are selectors; see Select.
+	// Interfaces are selectors; see Selection.
 	Interfaces []string
 	Caution    Caution
 	Role       Role

@@ -41,6 +41,7 @@ func compileFellows(p *announce.Program, node string, i inventory, w ways) heart
 		})
 	}
 	placed := placer{interfaces: i.links, reach: w.interfaces(), left: maxPrefixes}
+	placed.bySubnet = layer2.NewSelection(i.links, placed.reach, nil)
 	for g := range p.Groups {
 		if l := p.Groups[g].Layer2; l != nil && slices.Contains(l.Candidates, node) {
 			s.Groups = append(s.Groups, placed.groups(&p.Groups[g])...)
@@ -76,17 +77,22 @@ func witnesses(p *announce.Program, node string, l *layer2.Interface, gateways [
 type placer struct {
 	interfaces []layer2.Interface
 	reach      map[netip.Addr]string
+	bySubnet   *layer2.Selection
 	left       int // addresses that there is room for
 }
 
 // groups are the addresses of a group, those on the same links together.
 func (p *placer) groups(g *announce.Group) (out []heartbeat.Group) {
+	selection := p.bySubnet
+	if len(g.Layer2.Interfaces) > 0 {
+		selection = layer2.NewSelection(p.interfaces, p.reach, g.Layer2.Interfaces)
+	}
 	for _, r := range g.Addresses {
 		for addr := range r.All() {
 			if p.left--; p.left < 0 {
 				return out
 			}
-			chosen, _ := layer2.Select(p.interfaces, p.reach, g.Layer2.Interfaces, addr) // the announcer tells problems
+			chosen, _ := selection.Of(addr) // the announcer tells problems
 			links := make([]int, 0, len(chosen))
 			for _, i := range chosen {
 				links = append(links, p.interfaces[i].Index)
