@@ -45,10 +45,13 @@ type core struct {
 	peers       map[id]*peer
 	adjacencies []*adjacency
 	byKey       map[adjacencyKey]*adjacency
-	links       map[int]*link
-	up          map[int]time.Time // since when links are there, used or not
-	entries     map[netip.Addr]*entry
-	sorted      []*entry // by address
+	// viewed are the last signs of life of fellows that other ones told of. They count
+	// when those are no fellows any more, too.
+	viewed  map[viewKey]time.Time
+	links   map[int]*link
+	up      map[int]time.Time // since when links are there, used or not
+	entries map[netip.Addr]*entry
+	sorted  []*entry // by address
 
 	// due is when the next turn was to be, embargo until when nothing is judged.
 	due, embargo time.Time
@@ -69,6 +72,11 @@ type core struct {
 type mark struct {
 	at  time.Time
 	seq uint64
+}
+
+type viewKey struct {
+	of   id
+	link linkID
 }
 
 type adjacencyKey struct {
@@ -117,6 +125,10 @@ type entry struct {
 	barred time.Time
 	// vacant is since when the owner is dead and another candidate is to claim.
 	vacant time.Time
+	// known is since when this node knows that the owner is the one that it was decided
+	// by.
+	known   time.Time
+	decided id
 }
 
 // group is what addresses have in common.
@@ -165,6 +177,7 @@ func newCore(life uint64) *core {
 		links:   make(map[int]*link),
 		up:      make(map[int]time.Time),
 		entries: make(map[netip.Addr]*entry),
+		viewed:  make(map[viewKey]time.Time),
 	}
 }
 
@@ -256,6 +269,7 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 		}
 	}
 	c.peers, c.byKey, c.adjacencies = peers, byKey, nil
+	maps.DeleteFunc(c.viewed, func(key viewKey, _ time.Time) bool { return peers[key.of] == nil })
 	for _, a := range byKey {
 		c.adjacencies = append(c.adjacencies, a)
 	}
@@ -444,12 +458,12 @@ func (c *core) learn(a *adjacency, m *packet, now time.Time) {
 	p := a.peer
 	c.dirty = c.dirty || p.flags != m.flags
 	p.flags = m.flags
-	if p.views == nil {
-		p.views = make(map[viewKey]time.Time)
-	}
-	clear(p.views)
 	for _, v := range m.views {
-		p.views[viewKey{v.of, v.link}] = now.Add(-v.age)
+		if c.peers[v.of] == nil {
+			continue
+		}
+		key := viewKey{v.of, v.link}
+		c.viewed[key] = latest(c.viewed[key], now.Add(-v.age))
 	}
 	if m.echoLife == c.life {
 		p.has = m.ack

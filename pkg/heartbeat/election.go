@@ -55,6 +55,9 @@ func (c *core) decideAll(now time.Time) {
 // decide decides about an address; see docs/concepts/layer2-failover.md, whose
 // table has a row for each case.
 func (c *core) decide(e *entry, now time.Time) Role {
+	if e.decided != e.best.owner {
+		e.decided, e.known = e.best.owner, now
+	}
 	if e.best.owner == c.self {
 		if len(e.group.links) == 0 {
 			return Standby // there is nowhere to announce it
@@ -164,8 +167,9 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 	if !c.mayCover(e, owner) {
 		end = owner.heard().Add(silence) // what a host says by ICMP is no reason to take over
 	}
-	// That its kernel answers again may mean that heartbeats are to come.
-	end = latest(end, owner.back().Add(silence))
+	// That its kernel answers again may mean that heartbeats are to come, and one whose
+	// address this was not before may answer for it.
+	end = latest(end, owner.back().Add(silence), e.known.Add(silence))
 	if now.Before(end) {
 		e.vacant = time.Time{}
 		c.await(end)
@@ -258,16 +262,8 @@ func (c *core) relayed(e *entry, owner *peer, now time.Time) bool {
 		if now.Sub(a.evidence()) > longTime {
 			counts = longRelayTime
 		}
-		return now.Sub(c.viewed(owner, a)) < counts
+		return now.Sub(c.viewed[viewKey{owner.id, a.segment}]) < counts
 	})
-}
-
-// viewed is the last sign of life of the adjacency's fellow that others tell of.
-func (c *core) viewed(owner *peer, a *adjacency) (at time.Time) {
-	for _, p := range c.peers {
-		at = latest(at, p.views[viewKey{owner.id, a.segment}])
-	}
-	return at
 }
 
 // connected reports whether somebody else on the owner's link has been heard since
@@ -279,7 +275,7 @@ func (c *core) connected(e *entry, owner *peer, now time.Time) bool {
 			return false
 		}
 		w := c.witness(a)
-		return w.After(latest(a.evidence(), c.viewed(owner, a)).Add(witnessMargin)) && now.Sub(w) < witnessTime
+		return w.After(latest(a.evidence(), c.viewed[viewKey{owner.id, a.segment}]).Add(witnessMargin)) && now.Sub(w) < witnessTime
 	})
 }
 

@@ -64,7 +64,7 @@ func events(n int) (all []happening) {
 		add(func(w *world) bool { return w.nodes[i].slow }, func(w *world) { w.nodes[i].slow = false }, "programs reach %s", nodeName(i))
 		add(func(w *world) bool { return w.api && w.planner.drained != i }, func(w *world) { w.planner.drained = i }, "drain %s", nodeName(i))
 		add(func(w *world) bool { return w.api && w.planner.drained == i }, func(w *world) { w.planner.drained = nobody }, "undrain %s", nodeName(i))
-		add(runs, func(w *world) { w.change(i, func(m *machine) { m.releasing = !m.releasing }) }, "%s releases, or not", nodeName(i))
+		add(runs, func(w *world) { w.change(i, func(m *machine) { m.releasing, m.kept = !m.releasing, w.now }) }, "%s releases, or not", nodeName(i))
 		for j := range n {
 			if j > i {
 				add(func(w *world) bool { return w.meets(i, j) }, func(w *world) { w.separate(i, j) }, "cut %s-%s", nodeName(i), nodeName(j))
@@ -142,7 +142,7 @@ func (j *judge) lookAtClaims(w *world) error {
 		}
 		o := &w.nodes[from]
 		covered := e.seen == nodeID(from) && !w.rules.noCover && w.rules.grace > rest
-		if !o.powered || o.bare || o.releasing || !w.steady(from) && !covered {
+		if !o.powered || o.bare || o.releasing || w.now.Sub(o.kept) < 400*time.Millisecond || !w.steady(from) && !covered {
 			continue
 		}
 		exchange := func(k, l int) bool {
@@ -163,7 +163,10 @@ func (j *judge) lookAtClaims(w *world) error {
 func (w *world) returns(i, from int) bool {
 	c := w.nodes[i].core
 	a := c.byKey[adjacencyKey{nodeID(from), 1}]
-	return w.now.Sub(w.healed) < 100*time.Millisecond && (w.now.Sub(latest(a.evidence(), c.viewed(a.peer, a))) < 2*deadTime || !w.steady(i))
+	if w.nodes[from].core == nil && w.now.Sub(w.healed) < deadPace+100*time.Millisecond {
+		return true // a kernel that nobody had an answer of is asked from time to time
+	}
+	return w.now.Sub(w.healed) < 100*time.Millisecond && (w.now.Sub(latest(a.evidence(), c.viewed[viewKey{nodeID(from), a.segment}])) < 2*deadTime || !w.steady(i))
 }
 
 // forgive begins anew for those invariants that hold some time after an event.
@@ -314,13 +317,15 @@ func (w *world) look() []byte {
 	return b
 }
 
-// modelled are the rules by which the election is explored.
-var modelled = []struct {
+// model is a set of rules by which the election is explored.
+type model struct {
 	name  string
 	nodes int
 	depth int // in a few seconds
 	rule  func(*rules)
-}{
+}
+
+var modelled = []model{
 	{"three", 3, 2, func(*rules) {}},
 	{"two", 2, 3, func(*rules) {}},
 	{"no witness", 3, 2, func(r *rules) { r.noWitness = true }},
@@ -328,7 +333,21 @@ var modelled = []struct {
 	{"no cover", 3, 2, func(r *rules) { r.noCover = true }},
 	{"short grace", 3, 2, func(r *rules) { r.grace = 600 * time.Millisecond }},
 	{"no refusals", 3, 2, func(r *rules) { r.noRefusal = true }},
+	{"no API", 3, 2, func(r *rules) { r.noAPI = true }},
+	{"two, no API", 2, 3, func(r *rules) { r.noAPI = true }},
 	{"loss", 3, 2, func(r *rules) { r.loss = 5 }},
+}
+
+// start is a world at rest.
+func (m *model) start() (*world, judge) {
+	w := newWorld(m.nodes, m.rule)
+	w.run(rest, nil)
+	w.api = !w.rules.noAPI
+	j := judge{limits: limits{twoLimit, noneLimit}}
+	if w.rules.loss > 0 {
+		j.limits = limits{3 * twoLimit, 2 * noneLimit}
+	}
+	return w, j
 }
 
 // TestModel explores all sequences of events up to a depth, each followed by a
@@ -345,12 +364,7 @@ func TestModel(t *testing.T) {
 				depth = *modelDepth
 			}
 			x := &explorer{events: events(m.nodes), seen: make(map[fingerprint]int8), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
-			w := newWorld(m.nodes, m.rule)
-			w.run(3*time.Second, nil)
-			j := judge{limits: limits{twoLimit, noneLimit}}
-			if w.rules.loss > 0 {
-				j.limits = limits{2 * twoLimit, 2 * noneLimit}
-			}
+			w, j := m.start()
 			x.explore(w, j, depth)
 			t.Logf("%d states at rest, %d moments, %d sequences", len(x.seen), x.moments, x.sequences)
 			for _, failure := range x.failures {

@@ -18,7 +18,6 @@ type peer struct {
 	former []uint64
 	seq    uint64
 	flags  uint8
-	views  map[viewKey]time.Time // its signs of life of others
 
 	// What it claims: told is the version that its packets tell, known the one
 	// that is in claims; parts is what has come of another one.
@@ -33,11 +32,6 @@ type peer struct {
 	chunks       [][]claimed
 	untold       int
 	version, has uint32
-}
-
-type viewKey struct {
-	of   id
-	link linkID
 }
 
 // parts is a table that has not arrived wholly.
@@ -56,7 +50,7 @@ func (p *peer) begin(s stamp) {
 	if p.life != 0 {
 		p.former = append(p.former[max(0, len(p.former)+1-maxFormer):], p.life)
 	}
-	p.life, p.seq, p.flags, p.views = s.life, s.seq-1, 0, nil
+	p.life, p.seq, p.flags = s.life, s.seq-1, 0
 	p.told, p.known, p.parts, p.claims, p.says = 0, 0, nil, nil, nil
 	p.has = 0
 	for _, a := range p.adjacencies {

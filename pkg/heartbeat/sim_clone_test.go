@@ -31,6 +31,7 @@ func (c *core) clone() *core {
 	out := *c
 	out.past = slices.Clone(c.past)
 	out.up = maps.Clone(c.up)
+	out.viewed = maps.Clone(c.viewed)
 	out.arrived = maps.Clone(c.arrived)
 	out.links = make(map[int]*link, len(c.links))
 	for index, l := range c.links {
@@ -47,7 +48,6 @@ func (c *core) clone() *core {
 	for key, p := range c.peers {
 		copied := *p
 		copied.adjacencies = nil
-		copied.views = maps.Clone(p.views)
 		copied.former = slices.Clone(p.former)
 		copied.says = maps.Clone(p.says)
 		if p.parts != nil {

@@ -41,7 +41,7 @@ type rules struct {
 	grace time.Duration
 	// loss: each frame of this number is lost. 0: none is.
 	loss int
-	noCover, noWitness,
+	noCover, noWitness, noAPI,
 	// inspects: the network drops ARP whose sender is not the source of the frame.
 	inspects,
 	// noRefusal: kernels do not say that nobody listens.
@@ -66,6 +66,8 @@ type machine struct {
 	// new programs; releasing: it is told to give its addresses away; keyless: it has
 	// no key; mute: its heartbeats are filtered, and so are those of others at it;
 	// bare: its link has no carrier.
+	// kept is since when it is not.
+	kept                                          time.Time
 	offline, slow, releasing, keyless, mute, bare bool
 }
 
