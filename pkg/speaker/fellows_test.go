@@ -159,7 +159,14 @@ type council struct {
 	mu        sync.Mutex
 	state     heartbeat.State
 	decisions map[netip.Addr]heartbeat.Decision
+	fellows   []heartbeat.Adjacency
 	farewells int
+}
+
+func (c *council) Adjacencies() []heartbeat.Adjacency {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fellows
 }
 
 func (c *council) Set(s heartbeat.State) {
@@ -214,6 +221,14 @@ func TestLoopFollowsTheCandidates(t *testing.T) {
 		h.onLAN(t, "given back", "192.0.2.10 standby")
 		if r := h.report(t); len(r.Takeovers) > 0 {
 			t.Errorf("takeovers %v are reported", r.Takeovers)
+		}
+		c.mu.Lock()
+		c.fellows = []heartbeat.Adjacency{{Node: "there", Minded: true}}
+		c.mu.Unlock()
+		h.fellowship.put(struct{}{})
+		synctest.Wait()
+		if r := h.report(t); !slices.Equal(r.Hears, []string{"there"}) || h.reporter.hurried() < reportSoon {
+			t.Errorf("hears %v is reported with urgency %d", r.Hears, h.reporter.hurried())
 		}
 		h.heartbeatKeys.put(heartbeatKeys{HeartbeatKeys: announce.HeartbeatKeys{Current: []byte("key")}})
 		synctest.Wait()

@@ -54,6 +54,7 @@ type desk struct {
 	agenda     heartbeat.State // that the candidates were asked about last
 	accord     accord
 	takeovers  []announce.Takeover
+	hears      []string // that were reported last
 	nextHops   map[netip.Addr]netip.Addr // that were used, by router
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
@@ -388,6 +389,11 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 		r.NotForwarding = s.gate.problem()
 	}
 	r.Hears, r.Takeovers = hears(s.fellows.Adjacencies()), d.takeovers
+	if !slices.Equal(r.Hears, d.hears) {
+		// Until the planner knows, it takes a fellow whose speaker is away for lost.
+		d.hears = r.Hears
+		d.hurry(reportSoon)
+	}
 	lan := s.lan.Status()
 	r.Conflicts = lan.Conflicts
 	if !slices.Equal(r.Conflicts, d.conflicts) {
