@@ -54,7 +54,7 @@ type desk struct {
 	agenda     heartbeat.State // that the candidates were asked about last
 	accord     accord
 	takeovers  []announce.Takeover
-	hears      []string // that were reported last
+	hears      []string                  // that were reported last
 	nextHops   map[netip.Addr]netip.Addr // that were used, by router
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
