@@ -16,7 +16,7 @@ const (
 	// lateness is by how much a turn may be late before nothing is judged until the
 	// next one, lateWait later: what has come in meanwhile has to be heard first.
 	lateness = 30 * time.Millisecond
-	lateWait = 20 * time.Millisecond
+	lateWait = 10 * time.Millisecond
 	// unsettledPace is how often decisions are looked at again that wait for time.
 	unsettledPace = 20 * time.Millisecond
 	// recentTime is how old a packet may be whose echo introduces a new process.
@@ -246,7 +246,10 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 		}
 		p := c.peers[node]
 		if p == nil {
-			p = &peer{id: node, chunks: [][]claimed{nil}, version: c.newTable()}
+			p = &peer{id: node, chunks: [][]claimed{nil}}
+			if c.tables > 0 {
+				p.version = c.newTable() // it may know one of before
+			}
 		}
 		p.name, p.adjacencies = f.Name, nil
 		for _, l := range c.links {
@@ -286,7 +289,8 @@ func (c *core) hurry() {
 }
 
 // newTable numbers a table for a fellow. A fellow that is told tables by this process
-// again after a while must not take them for those of before.
+// again after a while must not take them for those of before. An empty one of a new
+// process has the number 0, and need not be told.
 func (c *core) newTable() uint32 {
 	c.tables++
 	return c.tables

@@ -44,16 +44,21 @@ func (c *core) status(now time.Time) []Adjacency {
 		l := a.liveness(now)
 		out = append(out, Adjacency{
 			Node: a.peer.name, Link: a.link, Interface: c.links[a.link].Name, MAC: a.mac, Liveness: l,
-			Minded: c.minds(a.peer, l),
+			Minded: c.minds(a, l),
 		})
 	}
 	return out
 }
 
-// minds reports whether the peer lives, and, where it is silent, whether this node has
-// heard it own what it owns.
-func (c *core) minds(p *peer, l Liveness) bool {
-	return l == Up || l >= Unheard && !slices.ContainsFunc(c.sorted, func(e *entry) bool { return e.best.owner == p.id && e.seen != p.id })
+// minds reports whether the fellow lives, and this node is to replace it when it does
+// not any more: the two hear each other, or, where the fellow's speaker is silent, this
+// node has heard it own what it owns. One that hears nobody may be deaf to clients,
+// too: the planner is not to rely on it.
+func (c *core) minds(a *adjacency, l Liveness) bool {
+	if l == Up {
+		return c.recent(a.had)
+	}
+	return l >= Unheard && !slices.ContainsFunc(c.sorted, func(e *entry) bool { return e.best.owner == a.peer.id && e.seen != a.peer.id })
 }
 
 // problems say which fellows cannot be told all that this node knows, and on which

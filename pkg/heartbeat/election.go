@@ -77,7 +77,7 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	case l > Unheard:
 		e.yields, e.barred = 0, time.Time{}
 	case e.role == Own:
-		e.yield(now)
+		c.yield(e, now)
 	}
 	if l >= Serving || l == Unheard {
 		e.vacant = time.Time{}
@@ -95,9 +95,8 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	case Dead:
 		return c.decideDead(e, owner, now)
 	case Unheard:
-		c.unsettled = c.unsettled || len(e.group.links) > 0
 		if e.role == Cover {
-			return Cover
+			return Cover // until it is known
 		}
 	}
 	return Standby
@@ -144,11 +143,15 @@ func (c *core) await(at time.Time) {
 }
 
 // yield is that the node gives the address up to an owner that it does not see. The
-// owner took it, so it lives, and the two are cut off from each other. The planner,
-// which sees both sides, has to choose; that they take the address from each other
-// in turn helps nobody.
-func (e *entry) yield(now time.Time) {
-	if e.yields > 0 {
+// owner took it, so it lives, and the two are cut off from each other. That they take
+// the address from each other in turn helps nobody. Only a node that hears other
+// candidates claims it back at once, and once, for it is the owner that is alone then.
+func (c *core) yield(e *entry, now time.Time) {
+	alone := !slices.ContainsFunc(e.group.candidates, func(candidate id) bool {
+		p := c.peers[candidate]
+		return p != nil && c.liveness(p, e.group, now) == Up
+	})
+	if alone || e.yields > 0 {
 		e.barred = now.Add(barTime << min(e.yields, maxYields))
 	}
 	e.yields++

@@ -7,9 +7,12 @@ import (
 )
 
 // gap runs the world and returns how long the client was not served at a stretch.
-func (w *world) gap(d time.Duration) (longest time.Duration) {
+func (w *world) gap(d time.Duration, watch ...func()) (longest time.Duration) {
 	var gap time.Duration
 	w.run(d, func(d time.Duration) {
+		for _, f := range watch {
+			f()
+		}
 		if gap += d; w.served() {
 			gap = 0
 		}

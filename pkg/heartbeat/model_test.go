@@ -142,7 +142,7 @@ func (j *judge) lookAtClaims(w *world) error {
 		}
 		o := &w.nodes[from]
 		covered := e.seen == nodeID(from) && !w.rules.noCover && w.rules.grace > rest
-		if !o.powered || o.bare || o.releasing || w.now.Sub(o.kept) < 400*time.Millisecond || !w.steady(from) && !covered {
+		if !o.powered || o.bare || o.releasing || w.now.Sub(o.kept) < 2*time.Second || !w.steady(from) && !covered {
 			continue
 		}
 		exchange := func(k, l int) bool {

@@ -44,7 +44,7 @@ type report struct {
 	// claim is that of a takeover.
 	claim rank
 	hears [len(order{})]bool
-	// leaving: it gives its addresses away.
+	// leaving: it gives its addresses away, or has no interface for them.
 	leaving bool
 }
 
@@ -99,7 +99,7 @@ func (w *world) observe(n *nodeObject, m *machine) {
 	if m.stopped.After(w.now) {
 		return
 	}
-	n.report = report{applied: m.program, leaving: m.releasing}
+	n.report = report{applied: m.program, leaving: m.releasing || m.bare}
 	if e := m.core.entries[virtual]; e != nil {
 		n.report.owns = e.role == Own
 		if n.report.owns && e.best != e.group.program() {
@@ -107,7 +107,7 @@ func (w *world) observe(n *nodeObject, m *machine) {
 		}
 	}
 	for _, a := range m.core.adjacencies {
-		n.report.hears[a.peer.name[0]-'a'] = m.core.minds(a.peer, a.liveness(w.now))
+		n.report.hears[a.peer.name[0]-'a'] = m.core.minds(a, a.liveness(w.now))
 	}
 }
 

@@ -39,7 +39,7 @@ type rules struct {
 	// grid is the resolution of time.
 	grid  time.Duration
 	grace time.Duration
-	// loss: each frame of this number is lost. 0: none is.
+	// loss: one of so many frames is lost. 0: none is.
 	loss int
 	noCover, noWitness, noAPI,
 	// inspects: the network drops ARP whose sender is not the source of the frame.
@@ -275,6 +275,7 @@ func (w *world) tell(m *machine) {
 		s.Groups = []Group{g}
 	}
 	m.core.set(s, w.now)
+	m.core.settle(w.now)
 	m.next = w.now
 }
 
@@ -381,7 +382,7 @@ func (w *world) hand(m *machine, f *frame) {
 
 // send sends a frame that is there after so long, or is lost.
 func (w *world) send(f frame, after time.Duration) {
-	if w.sent++; w.rules.loss > 0 && w.sent%w.rules.loss == 0 && f.kind != answerOfAPI {
+	if w.sent++; w.rules.loss > 0 && f.kind != answerOfAPI && scramble(w.sent)%w.rules.loss == 0 {
 		return
 	}
 	f.at = w.now.Add(after)
@@ -390,6 +391,13 @@ func (w *world) send(f frame, after time.Duration) {
 		return
 	}
 	w.frames = append(slices.Clip(w.frames), f)
+}
+
+// scramble makes something without a pattern of a number.
+func scramble(i int) int {
+	x := uint64(i) * 0x9e3779b97f4a7c15
+	x = (x ^ x>>32) * 0xd6e8feb86659fd93
+	return int((x ^ x>>32) >> 33)
 }
 
 func (w *world) turn(m *machine) {

@@ -134,7 +134,7 @@ type Adjacency struct {
 	Interface string
 	MAC       announce.MAC // of the fellow's interface
 	Liveness  Liveness
-	// Minded means that the fellow lives, and that this node knows what it owns: it
-	// notices when that has to be taken over.
+	// Minded means that the fellow lives and hears this node, and that this node knows
+	// what it owns: it notices when that has to be taken over.
 	Minded bool
 }
