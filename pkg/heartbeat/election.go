@@ -295,7 +295,8 @@ func (c *core) asked(e *entry, owner *peer, now time.Time) bool {
 // the owner.
 func (c *core) returning(e *entry, owner *peer, now time.Time) bool {
 	return slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool {
-		return a.peer != owner && slices.Contains(e.group.links, a.link) && now.Sub(latest(a.since, a.back)) < returnTime
+		return a.peer != owner && slices.Contains(e.group.links, a.link) &&
+			(now.Sub(latest(a.since, a.back)) < returnTime || a.liveness(now) == Up && a.peer.unread())
 	})
 }
 

@@ -145,9 +145,11 @@ func (j *judge) lookAtClaims(w *world) error {
 		if !o.powered || o.bare || o.releasing || w.now.Sub(o.kept) < 2*time.Second || !w.steady(from) && !covered {
 			continue
 		}
-		exchange := func(k, l int) bool {
-			return w.meets(k, l) && w.nodes[k].core.peers[nodeID(l)] != nil && (w.nodes[l].core == nil || w.nodes[l].core.peers[nodeID(k)] != nil)
+		knows := func(k, l int) bool {
+			a := w.nodes[k].core.byKey[adjacencyKey{nodeID(l), 1}]
+			return a != nil && w.now.Sub(a.since) > 400*time.Millisecond
 		}
+		exchange := func(k, l int) bool { return w.meets(k, l) && knows(k, l) && (w.nodes[l].core == nil || knows(l, k)) }
 		for k := range w.nodes {
 			relays := k == i || k != from && w.steady(k) && exchange(i, k)
 			if relays && exchange(k, from) {
@@ -163,7 +165,7 @@ func (j *judge) lookAtClaims(w *world) error {
 func (w *world) returns(i, from int) bool {
 	c := w.nodes[i].core
 	a := c.byKey[adjacencyKey{nodeID(from), 1}]
-	if w.nodes[from].core == nil && w.now.Sub(w.healed) < deadPace+100*time.Millisecond {
+	if !w.steady(from) && w.now.Sub(w.healed) < deadPace+100*time.Millisecond {
 		return true // a kernel that nobody had an answer of is asked from time to time
 	}
 	return w.now.Sub(w.healed) < 100*time.Millisecond && (w.now.Sub(latest(a.evidence(), c.viewed[viewKey{nodeID(from), a.segment}])) < 2*deadTime || !w.steady(i))

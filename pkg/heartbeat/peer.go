@@ -61,7 +61,11 @@ func (p *peer) begin(s stamp) {
 // synced reports whether the fellow's claims are known.
 func (p *peer) synced() bool { return p.life != 0 && p.told == p.known }
 
-func (p *peer) starting() bool   { return p.flags&flagStarting != 0 || !p.synced() }
+// unread reports whether no table of the fellow's process is known yet; one that is out
+// of date for a moment is.
+func (p *peer) unread() bool { return p.life == 0 || p.known == 0 && p.told != 0 }
+
+func (p *peer) starting() bool   { return p.flags&flagStarting != 0 || p.unread() }
 func (p *peer) restarting() bool { return p.flags&flagRestarting != 0 }
 func (p *peer) releasing() bool  { return p.flags&flagReleasing != 0 }
 

@@ -46,6 +46,8 @@ type rules struct {
 	inspects,
 	// noRefusal: kernels do not say that nobody listens.
 	noRefusal bool
+	// second: all nodes have a second interface, on which the address is announced, too.
+	second bool
 	// groups are those of a node; nil: all share one address, as the program says.
 	groups func(node int) []Group
 }
@@ -54,6 +56,10 @@ type rules struct {
 type machine struct {
 	index   int
 	powered bool
+	// host is its interface, known what the others' programs say of it; severed: its
+	// second one has no cable.
+	host, known station
+	severed     bool
 	core    *core // nil: its speaker does not run
 	program program
 	next    time.Time // when its speaker has something to do
@@ -75,10 +81,11 @@ type machine struct {
 type frame struct {
 	at   time.Time
 	to   int
+	link int
 	kind frameKind
-	// from is who sent it, host the address that it is about.
-	from   int
+	// host is the address that it is about, mac who has it.
 	host   netip.Addr
+	mac    announce.MAC
 	packet *packet
 	asked  time.Time
 }
@@ -132,6 +139,14 @@ func nodeMAC(i int) announce.MAC {
 	return announce.MAC{2, 0, 0, 0, 0, byte(1 + i)}
 }
 
+// on is the node's interface on the link: the second one never changes.
+func (s station) on(link, node int) station {
+	if link == 1 {
+		return s
+	}
+	return station{netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + node)}), announce.MAC{2, 0, 0, 0, 1, byte(1 + node)}}
+}
+
 var nodeIDs = func() (ids [16]id) {
 	for i := range ids {
 		ids[i] = idOf("cluster", nodeName(i))
@@ -155,7 +170,10 @@ func newWorld(n int, change ...func(*rules)) *world {
 	}
 	w.planner = newPlanner(program{order: orderOf(all...)}, n)
 	for i := range w.nodes {
-		w.nodes[i] = machine{index: i, powered: true, program: w.planner.program}
+		host := station{nodeAddr(i), nodeMAC(i)}
+		w.nodes[i] = machine{index: i, powered: true, program: w.planner.program, host: host, known: host}
+	}
+	for i := range w.nodes {
 		w.start(i)
 	}
 	return w
@@ -251,18 +269,27 @@ func (w *world) tell(m *machine) {
 	if !m.keyless {
 		s.Keys = testKeys
 	}
-	l := Link{Index: 1, Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr(m.index), 24)}}
-	if !w.rules.noWitness {
-		l.Witnesses = []netip.Addr{nodeAddr(w.client())}
-	}
 	links := []int{1}
-	if s.Links = []Link{l}; m.bare {
-		s.Links, links = nil, nil
+	switch {
+	case w.rules.second:
+		links = append(links, 2)
+	case m.bare:
+		links = nil
+	}
+	for _, index := range links {
+		l := Link{Index: index, Prefixes: []netip.Prefix{netip.PrefixFrom(m.host.on(index, m.index).addr, 24)}}
+		if index == 1 && !w.rules.noWitness {
+			l.Witnesses = []netip.Addr{nodeAddr(w.client())}
+		}
+		s.Links = append(s.Links, l)
 	}
 	for i := range w.nodes {
-		s.Fellows = append(s.Fellows, announce.Node{Name: nodeName(i), Links: []announce.Link{
-			{MAC: nodeMAC(i), Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr(i), 24)}},
-		}})
+		n := announce.Node{Name: nodeName(i)}
+		for index := 1; index <= 2; index++ {
+			at := w.nodes[i].known.on(index, i)
+			n.Links = append(n.Links, announce.Link{MAC: at.mac, Prefixes: []netip.Prefix{netip.PrefixFrom(at.addr, 24)}})
+		}
+		s.Fellows = append(s.Fellows, n)
 	}
 	switch {
 	case w.rules.groups != nil:
@@ -366,11 +393,11 @@ func (w *world) hand(m *machine, f *frame) {
 	}
 	switch f.kind {
 	case heartbeat:
-		m.core.receive(1, f.packet, 0, w.now)
+		m.core.receive(f.link, f.packet, 0, w.now)
 	case answerOf:
-		m.core.answered(1, f.host, nodeMAC(f.from), w.now)
+		m.core.answered(f.link, f.host, f.mac, w.now)
 	case refusalOf:
-		m.core.refused(1, f.host, w.now)
+		m.core.refused(f.link, f.host, w.now)
 	case answerOfAPI:
 		m.core.apiAnswer(f.asked, w.now)
 	}
@@ -431,22 +458,35 @@ func (w *world) turn(m *machine) {
 
 // beat is a heartbeat on its way.
 func (w *world) beat(m *machine, o *outgoing) {
-	to := w.hostAt(o.to)
-	if to < 0 || !w.reaches(m.index, to) || m.bare {
+	to := w.hostAt(o.link, o.to)
+	if to < 0 || to == w.client() || !w.passes(o.link, m.index, to) || m.bare {
 		return
 	}
 	switch other := &w.nodes[to]; {
 	case !other.powered || other.bare || other.mute || m.mute:
 	case other.core != nil:
-		w.send(frame{to: to, kind: heartbeat, from: m.index, packet: &o.packet}, 0)
-	case w.reaches(to, m.index) && !w.rules.noRefusal:
-		w.send(frame{to: m.index, kind: refusalOf, from: to, host: o.to}, w.rules.grid)
+		w.send(frame{to: to, link: o.link, kind: heartbeat, packet: &o.packet}, 0)
+	case w.passes(o.link, to, m.index) && !w.rules.noRefusal:
+		w.send(frame{to: m.index, link: o.link, kind: refusalOf, host: o.to}, w.rules.grid)
 	}
 }
 
-func (w *world) hostAt(addr netip.Addr) int {
-	if i := int(addr.As4()[3]) - 1; i <= w.client() && nodeAddr(i) == addr {
-		return i
+// passes reports whether frames of i arrive at j on the link.
+func (w *world) passes(link, i, j int) bool {
+	if link == 2 {
+		return !w.nodes[i].severed && !w.nodes[j].severed
+	}
+	return w.reaches(i, j)
+}
+
+func (w *world) hostAt(link int, addr netip.Addr) int {
+	if addr == nodeAddr(w.client()) {
+		return w.client()
+	}
+	for i := range w.nodes {
+		if w.nodes[i].host.on(link, i).addr == addr {
+			return i
+		}
 	}
 	return -1
 }
@@ -457,20 +497,20 @@ func (w *world) ask(m *machine, q ask) {
 	if m.bare {
 		return
 	}
-	host := w.hostAt(q.host)
+	host := w.hostAt(q.link, q.host)
 	if host == w.client() {
 		if w.meets(m.index, host) {
-			w.send(frame{to: m.index, kind: answerOf, from: host, host: q.host}, 0)
+			w.send(frame{to: m.index, link: q.link, kind: answerOf, host: q.host, mac: nodeMAC(host)}, 0)
 		}
 		return
 	}
 	for i := range w.nodes {
 		other := &w.nodes[i]
-		if nodeMAC(i) != q.mac || !other.powered || other.bare || !w.meets(m.index, i) {
+		if other.host.on(q.link, i).mac != q.mac || !other.powered || other.bare || !w.passes(q.link, m.index, i) || !w.passes(q.link, i, m.index) {
 			continue
 		}
 		if i == host || q.host == virtual && w.role(i) == Own {
-			w.send(frame{to: m.index, kind: answerOf, from: i, host: q.host}, w.rules.grid)
+			w.send(frame{to: m.index, link: q.link, kind: answerOf, host: q.host, mac: q.mac}, w.rules.grid)
 		}
 	}
 }
@@ -478,7 +518,7 @@ func (w *world) ask(m *machine, q ask) {
 // check is an answer in the place of a fellow, to that fellow.
 func (w *world) check(m *machine, c Check) {
 	for i := range w.nodes {
-		if other := w.nodes[i].core; nodeMAC(i) == c.Owner && other != nil && w.reaches(m.index, i) && !w.rules.inspects {
+		if other := w.nodes[i].core; w.nodes[i].host.mac == c.Owner && other != nil && w.reaches(m.index, i) && !w.rules.inspects {
 			if other.arrived == nil {
 				other.arrived = make(map[announce.MAC]uint8)
 			}
