@@ -60,9 +60,9 @@ type machine struct {
 	// second one has no cable.
 	host, known station
 	severed     bool
-	core    *core // nil: its speaker does not run
-	program program
-	next    time.Time // when its speaker has something to do
+	core        *core // nil: its speaker does not run
+	program     program
+	next        time.Time // when its speaker has something to do
 	// taken is of whom its process took the address, claims how often it has.
 	taken  int
 	claims uint64
