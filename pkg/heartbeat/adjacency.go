@@ -121,13 +121,6 @@ func (a *adjacency) lived() bool {
 	return !a.heard.IsZero() || !a.answered.IsZero() || !a.served.IsZero()
 }
 
-// live is that there is a sign of life.
-func (a *adjacency) live(now time.Time) {
-	if now.Sub(a.evidence()) >= deadTime {
-		a.back = now
-	}
-}
-
 func (a *adjacency) liveness(now time.Time) Liveness {
 	switch {
 	case a.refused.After(a.heard) && now.Sub(a.refused) < silence:

@@ -145,6 +145,81 @@ func TestEpochsBeginAnew(t *testing.T) {
 	w.wantOwners(t, 0)
 }
 
+// TestTies: candidates whose programs have them in different orders, and that took an
+// address over at the same time, agree all the same.
+func TestTies(t *testing.T) {
+	for _, order := range []order{orderOf(0, 1, 2), orderOf(0, 2, 1)} {
+		w := settled(t, 3)
+		w.api = false
+		w.powerOff(0)
+		w.separate(1, 2)
+		w.run(time.Second, nil)
+		w.wantOwners(t, 1, 2)
+		w.nodes[2].program.order = order
+		w.tell(&w.nodes[2])
+		w.join(1, 2)
+		w.run(time.Second, nil)
+		if len(w.owners()) != 1 {
+			t.Errorf("the owners are %v: %v", w.owners(), w)
+		}
+	}
+}
+
+// TestBegin: where all speakers start, nobody covers for one that has not answered
+// yet, and nobody owns what another one does.
+func TestBegin(t *testing.T) {
+	w := newWorld(3)
+	for i := range w.nodes {
+		w.kill(i)
+	}
+	for i := range w.nodes {
+		w.start(i)
+	}
+	w.run(2*time.Second, func(time.Duration) {
+		if w.role(1) > Standby || w.role(2) > Standby {
+			t.Fatalf("a standby answers: %v", w)
+		}
+	})
+	w.wantOwners(t, 0)
+}
+
+// TestRefusalsReplaceNobody: who can send ICMP on the LAN can have an owner covered, but not
+// replaced.
+func TestRefusalsReplaceNobody(t *testing.T) {
+	for _, noCover := range []bool{false, true} {
+		w := settled(t, 3, func(r *rules) { r.noCover = noCover })
+		for range 200 {
+			w.nodes[1].core.refused(1, nodeAddr(0), w.now)
+			w.run(10*time.Millisecond, nil)
+		}
+		w.wantOwners(t, 0)
+		if taken := w.takeovers(); taken > 0 {
+			t.Errorf("%d takeovers: %v", taken, w)
+		}
+	}
+}
+
+// TestCoverLasts: who covers does so until it owns the address, or is not needed.
+func TestCoverLasts(t *testing.T) {
+	for phase := range 10 {
+		w := settled(t, 3)
+		w.api = false
+		w.restart(0)
+		w.run(100*time.Millisecond+time.Duration(phase)*10*time.Millisecond, nil)
+		w.powerOff(0)
+		last := w.role(1)
+		w.run(time.Second, func(time.Duration) {
+			if role := w.role(1); role != last && (last != Cover || role != Own) {
+				t.Fatalf("from %v to %v: %v", last, role, w)
+			}
+			last = w.role(1)
+		})
+		if last != Own {
+			t.Errorf("the role is %v: %v", last, w)
+		}
+	}
+}
+
 // TestManyAddresses: more than fit into a packet go to whose turn it is, on a LAN that
 // loses frames, and are learnt of by the node that owned them when it is back.
 func TestManyAddresses(t *testing.T) {

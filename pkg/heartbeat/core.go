@@ -26,7 +26,7 @@ const (
 	// scoutPace is how often more witnesses are looked for.
 	scoutPace = time.Second
 	// apiPace is how often the API server is asked as a witness.
-	apiPace = 200 * time.Millisecond
+	apiPace = 50 * time.Millisecond
 )
 
 // core decides, and has neither clock nor socket: time is an argument that never
@@ -281,10 +281,15 @@ func (c *core) setPeers(shared map[id]bool, now time.Time) {
 	})
 }
 
-// hurry sends all fellows a packet soon.
-func (c *core) hurry() {
+// live is that there is a sign of life of the fellow. If there was none for a while,
+// others are told soon: they may be about to take it for dead.
+func (c *core) live(than *adjacency, now time.Time) {
+	gap := now.Sub(than.evidence())
+	if gap >= deadTime {
+		than.back = now
+	}
 	for _, a := range c.adjacencies {
-		a.hurried = true
+		a.hurried = a.hurried || gap > relayGap && a.peer != than.peer
 	}
 }
 
@@ -438,8 +443,8 @@ func (c *core) receive(index int, m *packet, newest keyID, now time.Time) reject
 		}
 		return rejectIntroduction
 	}
-	a.live(now)
 	c.links[index].hear(now)
+	c.live(a, now)
 	a.seq, a.heard, a.newest = m.seq, now, newest
 	a.echo = stamp{m.life, m.seq}
 	a.tries, a.checked = 0, m.checks
@@ -500,24 +505,22 @@ func (c *core) answered(index int, host netip.Addr, mac announce.MAC, now time.T
 		if a.link != index || a.mac != mac {
 			continue
 		}
-		before, since := a.liveness(now), a.evidence()
+		before := a.liveness(now)
 		switch e := c.entries[host]; {
 		case host == a.to:
-			a.live(now)
+			c.live(a, now)
 			a.answered, a.tries = now, 0
 			if before == Dead {
 				a.hurried = true
 			}
 		case e != nil && e.best.owner == a.peer.id:
+			c.live(a, now)
 			a.served = now
 		default:
 			continue
 		}
 		c.dirty = c.dirty || a.liveness(now) != before
 		c.links[index].hear(now)
-		if now.Sub(since) > relayGap {
-			c.hurry() // others may be about to take it for dead
-		}
 	}
 }
 
@@ -665,7 +668,7 @@ func (c *core) probe(now time.Time, out *actions) {
 		for _, host := range l.witnesses() {
 			out.asks = append(out.asks, ask{link: a.link, host: host})
 		}
-		if now.Sub(c.apiAsked) >= apiPace {
+		if c.apiWitnesses(a) && now.Sub(c.apiAsked) >= apiPace {
 			c.apiAsked, out.api = now, true
 		}
 	}

@@ -89,6 +89,7 @@ func bare(w *world, i int)    { w.change(i, func(m *machine) { m.bare = true }) 
 
 var (
 	noWitness = func(r *rules) { r.noWitness = true }
+	apiOnLAN  = func(r *rules) { r.noWitness, r.apiLink = true, true }
 	brief     = func(r *rules) { r.grace = 10 * time.Second }
 )
 
@@ -178,6 +179,12 @@ var situations = []situation{
 	{name: "Two nodes are cut off from each other, each with clients (1+1)", nodes: 2,
 		steps: []step{{separating(a, b), 5 * time.Second}},
 		sees:  "a: b dead; b: a dead", roles: "standby, own", plan: "1:ba"},
+	{name: "The node that lost the address in such a cut is cut off from everything", nodes: 2,
+		steps: []step{{separating(a, b), 5 * time.Second}, {all(without(a), on((*world).isolate, a)), 30 * time.Second}},
+		sees:  "a: b dead", roles: "standby, own", plan: "1:b"},
+	{name: "Such a cut ends, and then the owner's node dies", nodes: 2,
+		steps: []step{{separating(a, b), 5 * time.Second}, {joining(a, b), 5 * time.Second}, {on((*world).powerOff, b), 5 * time.Second}},
+		sees:  "a: b dead", roles: "own, -", gap: failover, plan: "2:a"},
 	{name: "Two nodes are cut off from each other, each with clients, while the API server is away", nodes: 2,
 		steps: []step{{all(without(), separating(a, b)), 5 * time.Second}},
 		sees:  "a: b dead; b: a dead", roles: "own, own", plan: "0:ab"},
@@ -214,6 +221,9 @@ var situations = []situation{
 	{name: "The owner's node dies, of two nodes, and there is no witness but the API server", nodes: 2, rules: noWitness,
 		steps: []step{{on((*world).powerOff, a), 5 * time.Second}},
 		sees:  "b: a dead", roles: "-, own", gap: failover, plan: "1:b"},
+	{name: "The nodes of the owner and of the first standby die together, and there is no witness but the API server by the same interface", rules: apiOnLAN,
+		steps: []step{{on((*world).powerOff, a, b), 5 * time.Second}},
+		sees:  "c: a dead, b dead", roles: "-, -, own", gap: failover, plan: "1:cab"},
 	{name: "The owner's node dies, of two nodes, and there is no witness at all", nodes: 2, rules: noWitness,
 		steps: []step{{all(without(), on((*world).powerOff, a)), 5 * time.Second}},
 		sees:  "b: a dead", roles: "-, standby", gap: time.Hour, least: 4 * time.Second, plan: "0:ab"},
@@ -243,6 +253,26 @@ var situations = []situation{
 	{name: "UDP is filtered from the start, and the owner's speaker is away",
 		steps: []step{{all(on((*world).kill, a, b, c), on(muted, a, b, c), on((*world).start, a, b, c)), 5 * time.Second}, {on((*world).kill, a), 5 * time.Second}},
 		sees:  "b: c silent", roles: "-, own, standby", gap: patience + failover, least: patience / 2, plan: "1:bc"},
+
+	// More than one thing at a time.
+	{name: "The owner's node dies while the first standby's speaker is about to restart",
+		steps: []step{{all(without(), on((*world).restart, b)), 100 * time.Millisecond}, {on((*world).powerOff, a), 2 * time.Second}},
+		sees:  "c: a dead, b up", roles: "-, standby, own", gap: failover, plan: "0:abc"},
+	{name: "The owner's node dies while the first standby's speaker starts",
+		steps: []step{
+			{all(without(), on((*world).kill, b)), time.Second},
+			{on((*world).powerOff, a), 200 * time.Millisecond},
+			{on((*world).start, b), 2 * time.Second},
+		},
+		sees: "c: a dead, b up", roles: "-, standby, own", gap: failover, plan: "0:abc"},
+	{name: "The owner says that it restarts, and its node dies",
+		steps: []step{{all(without(), on((*world).restart, a)), 100 * time.Millisecond}, {on((*world).powerOff, a), 2 * time.Second}},
+		sees:  "b: a dead, c up", roles: "-, own, standby", gap: failover, plan: "0:abc"},
+	{name: "The owner's speaker starts again while a standby's node is down",
+		steps: []step{
+			{all(without(), on((*world).powerOff, c)), time.Second}, {on((*world).kill, a), 5 * time.Second}, {on((*world).start, a), 5 * time.Second},
+		},
+		sees: "a: b up, c dead", roles: "own, standby, -", gap: noticed, plan: "0:abc"},
 
 	// People and the planner.
 	{name: "kube-proxy on the owner answers 503",

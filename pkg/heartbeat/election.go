@@ -18,8 +18,10 @@ const (
 	returnTime = interval + 50*time.Millisecond
 	// witnessTime is how long such a sign of life counts.
 	witnessTime = 300 * time.Millisecond
-	// followTime is how long the candidate that is to claim an address has to do so.
+	// followTime is how long the candidate that is to claim an address has to do so before
+	// others do, coverTime the same for one that is to cover, which they cannot see.
 	followTime = 500 * time.Millisecond
+	coverTime  = 15 * time.Second
 	// barTime is doubled with each time, up to maxYields, that an address was given up
 	// again to an owner of which there was no sign of life: as long it is not claimed
 	// from such.
@@ -106,7 +108,7 @@ func (c *core) decide(e *entry, now time.Time) Role {
 func (c *core) decideDead(e *entry, owner *peer, now time.Time) Role {
 	switch {
 	case c.relayed(e, owner, now):
-		e.yields, e.barred, e.vacant, c.unsettled = 0, time.Time{}, time.Time{}, true
+		e.vacant, c.unsettled = time.Time{}, true
 	case now.Before(e.barred):
 		c.await(e.barred)
 	case !c.connected(e, owner, now) || !c.asked(e, owner, now) || c.returning(e, owner, now):
@@ -117,17 +119,18 @@ func (c *core) decideDead(e *entry, owner *peer, now time.Time) Role {
 	return Standby
 }
 
-// succeeds reports whether it is this node's turn to take the owner's place. Another
-// candidate whose turn it is may see that otherwise, by another program say; it is not
-// waited for without end.
+// succeeds reports whether it is this node's turn to claim the address.
 func (c *core) succeeds(e *entry, owner *peer, now time.Time) bool {
-	if c.follows(e, owner, true, now) {
-		return true
-	}
+	return c.follows(e, owner, true, now) || c.waited(e, followTime, now)
+}
+
+// waited reports whether the candidate whose turn it is has had that time. It may see
+// that otherwise, by another program say.
+func (c *core) waited(e *entry, patience time.Duration, now time.Time) bool {
 	if e.vacant.IsZero() {
 		e.vacant = now
 	}
-	end := e.vacant.Add(followTime)
+	end := e.vacant.Add(patience)
 	if now.Before(end) {
 		c.await(end)
 		return false
@@ -174,9 +177,8 @@ func (c *core) decideSilent(e *entry, owner *peer, now time.Time) Role {
 	// address this was not before may answer for it.
 	end = latest(end, owner.back().Add(silence), e.known.Add(silence))
 	if now.Before(end) {
-		e.vacant = time.Time{}
 		c.await(end)
-	} else if c.succeeds(e, owner, now) {
+	} else if now.Sub(owner.evidence()) < witnessTime && c.succeeds(e, owner, now) {
 		return c.claim(e) // this node is not cut off: it hears the owner's kernel
 	}
 	if c.covers(e, owner, now) {
@@ -226,10 +228,18 @@ func (c *core) follows(e *entry, owner *peer, somebody bool, now time.Time) bool
 	return willing == c.self
 }
 
-// covers reports whether this node is the one to cover the owner: traffic goes to
-// that one, so that it does not matter who gives addresses away.
+// covers reports whether this node is the one to cover the owner. Traffic goes to that
+// one, so it matters neither who gives addresses away, nor whether another candidate
+// covers it, too; that none does would.
 func (c *core) covers(e *entry, owner *peer, now time.Time) bool {
-	return c.mayCover(e, owner) && c.first(e, owner, now, func(bool) bool { return true }) == c.self
+	if !c.mayCover(e, owner) {
+		return false
+	}
+	patience := coverTime
+	if e.group.epoch < e.best.epoch {
+		patience = followTime // the order of candidates is one of before
+	}
+	return c.first(e, owner, now, func(bool) bool { return true }) == c.self || c.waited(e, patience, now)
 }
 
 // mayCover reports whether it is allowed to answer in the owner's place, and such
@@ -300,27 +310,31 @@ func (c *core) returning(e *entry, owner *peer, now time.Time) bool {
 	})
 }
 
-// witness is the last sign of life on the adjacency's link of anybody but its
-// fellow. That of the API server counts if it is reached through this link, or if
-// nobody else is there to be heard.
+// witness is the last sign of life on the adjacency's link of anybody but its fellow.
 func (c *core) witness(than *adjacency) time.Time {
-	l := c.links[than.link]
-	at := l.answered
-	alone := len(l.witnesses()) == 0
+	at := c.links[than.link].answered
 	for _, a := range c.adjacencies {
 		if a.peer != than.peer && a.link == than.link {
-			at, alone = latest(at, a.heard, a.answered), false
+			at = latest(at, a.heard, a.answered)
 		}
 	}
-	if alone || c.state.APILink == than.link {
+	if c.apiWitnesses(than) {
 		at = latest(at, c.apiAnswered)
 	}
 	return at
 }
 
+// apiWitnesses reports whether the API server is a witness against the fellow: if it is
+// reached through the adjacency's link, or if nobody else is there to be heard.
+func (c *core) apiWitnesses(than *adjacency) bool {
+	return c.state.APILink == than.link || len(c.links[than.link].witnesses()) == 0 &&
+		!slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.peer != than.peer && a.link == than.link })
+}
+
 // tabulate finds out what each fellow has to be told: what this node owns or
 // covers, and what it knows that the program does not say.
 func (c *core) tabulate() {
+	version := uint32(0)
 	for _, p := range c.peers {
 		var table []claimed
 		for _, e := range c.sorted {
@@ -335,7 +349,10 @@ func (c *core) tabulate() {
 		chunks, left := chunksOf(table)
 		c.news = c.news || len(left) != p.untold
 		p.chunks, p.untold = chunks, len(left)
-		p.version = c.newTable()
+		if version == 0 {
+			version = c.newTable()
+		}
+		p.version = version
 		for _, a := range p.adjacencies {
 			a.hurried = true
 		}

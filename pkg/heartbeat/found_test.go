@@ -38,6 +38,10 @@ var found = []struct{ rules, trace string }{
 	{"three", "cut a-b, 50ms; c loses the API, 3s; power off b, 3s"},
 	{"no cover", "stop a for 1 s, 50ms; programs do not reach c, 3s; kill b, 3s"},
 	{"three", "cut a-c, 50ms; b loses the API, 3s; power off c, 3s"},
+	{"three", "power off a, 40ms; programs do not reach c, 270ms; power on a, 3s; kill b, 3s"},
+	// An answer of long ago was one of now to a process that had been stopped.
+	{"short grace", "kill a, 270ms; cut a-b, 40ms; start a, 40ms; stop b for 1 s, 3s"},
+	{"no cover", "stop a for 250 ms, 3s; stop b for 250 ms, 270ms; cut a-b, 40ms; stop b for 250 ms, 3s"},
 	// Where a cut ended, who answered first was a witness against who was about to.
 	{"three", "stop a for 250 ms, 40ms; isolate b, 3s; rejoin b, 3s"},
 	{"two", "isolate b, 3s; rejoin b, 3s"},

@@ -83,6 +83,14 @@ func (p *peer) heard() (at time.Time) {
 	return at
 }
 
+// evidence is the last sign of life of it, on any link.
+func (p *peer) evidence() (at time.Time) {
+	for _, a := range p.adjacencies {
+		at = latest(at, a.evidence())
+	}
+	return at
+}
+
 // back is when there were signs of life of it again, on any link.
 func (p *peer) back() (at time.Time) {
 	for _, a := range p.adjacencies {

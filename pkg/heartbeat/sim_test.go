@@ -42,6 +42,8 @@ type rules struct {
 	// loss: one of so many frames is lost. 0: none is.
 	loss int
 	noCover, noWitness, noAPI,
+	// apiLink: the API server is reached by the interface that announces.
+	apiLink,
 	// inspects: the network drops ARP whose sender is not the source of the frame.
 	inspects,
 	// noRefusal: kernels do not say that nobody listens.
@@ -175,6 +177,7 @@ func newWorld(n int, change ...func(*rules)) *world {
 	}
 	for i := range w.nodes {
 		w.start(i)
+		w.run(30*time.Millisecond, nil) // so that their intervals are not the same
 	}
 	return w
 }
@@ -268,6 +271,9 @@ func (w *world) tell(m *machine) {
 	s := State{Cluster: "cluster", Node: nodeName(m.index), Releasing: m.releasing, Grace: w.rules.grace, NoCover: w.rules.noCover}
 	if !m.keyless {
 		s.Keys = testKeys
+	}
+	if w.rules.apiLink {
+		s.APILink = 1
 	}
 	links := []int{1}
 	switch {
