@@ -21,6 +21,8 @@ step "Formatting, vet, staticcheck, generated files"
 hack/verify.sh
 step "Unit tests and tests in network namespaces"
 go test -race -timeout 20m ./pkg/... ./provider/... ./cmd/... ./test/imports/... ./test/invariants/... ./test/manifests/...
+# Deeper than with the race detector, which it would take minutes.
+go test -run TestModel ./pkg/heartbeat
 step "Tests in the lab"
 # One after the other: each starts clusters of its own on the same cores.
 go test -p 1 -timeout 45m ./test/...

@@ -362,8 +362,11 @@ func TestModel(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			depth := m.depth
-			if *modelDepth > 0 {
+			switch {
+			case *modelDepth > 0:
 				depth = *modelDepth
+			case raced:
+				depth--
 			}
 			x := &explorer{events: events(m.nodes), seen: make(map[fingerprint]int8), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
 			w, j := m.start()
