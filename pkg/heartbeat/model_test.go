@@ -365,7 +365,7 @@ func TestModel(t *testing.T) {
 			switch {
 			case *modelDepth > 0:
 				depth = *modelDepth
-			case raceDetector:
+			case raced:
 				depth--
 			}
 			x := &explorer{events: events(m.nodes), seen: make(map[fingerprint]int8), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}

@@ -2,4 +2,4 @@
 
 package heartbeat
 
-const raceDetector = false
+const raced = false
