@@ -342,6 +342,7 @@ func TestRoleElsewhere(t *testing.T) {
 	both.Interfaces = []Interface{eth(0), eth(1)}
 	s.set(both)
 	s.run(10 * time.Millisecond)
+	slices.Sort(s.log) // which interface is the first is open
 	s.said("0s eth0 announce 192.0.2.10", "0s eth0 reply 192.0.2.10", "0s eth1 announce 192.0.2.10", "0s eth1 reply 192.0.2.10")
 	both.Groups = in(Cover, both).Groups
 	none := both
