@@ -57,6 +57,9 @@ type Group struct {
 	// Links are the indexes of the interfaces on which this node would announce
 	// the addresses. None means that it cannot.
 	Links []int
+	// Unfit: this node has nobody to serve the addresses with. It gives them to a
+	// candidate that has, and keeps them as long as there is none.
+	Unfit bool
 }
 
 // Role is what a node does about an address.
