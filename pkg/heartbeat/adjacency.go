@@ -54,6 +54,8 @@ type adjacency struct {
 	// that is to be; heard is its time, or zero.
 	seq   uint64
 	heard time.Time
+	// deaf: by its last packet, the fellow hears nobody on the link.
+	deaf bool
 	// echo is the last packet that was accepted, greeting one of another process,
 	// which is to be answered by one echo; answering: the last one was such.
 	echo, greeting stamp

@@ -141,7 +141,7 @@ func (f *bystanders) speak(t testing.TB, c *core, now time.Time) {
 func owned(c *core, p *peer) (table []claimed) {
 	for _, e := range c.sorted {
 		if e.group.program().owner == p.id {
-			table = append(table, claimed{p.id, e.group.program().rank, announce.Single(e.addr)})
+			table = append(table, claimed{owner: p.id, rank: e.group.program().rank, addresses: announce.Single(e.addr)})
 		}
 	}
 	return table

@@ -48,6 +48,11 @@ func TestSecondLink(t *testing.T) {
 	w.wantOwners(t, 0)
 	w.rejoin(0)
 	w.run(time.Second, nil)
+	w.deafen(0) // on one of them
+	w.run(5*time.Second, nil)
+	w.wantOwners(t, 0)
+	w.rejoin(0)
+	w.run(time.Second, nil)
 	w.nodes[0].severed = true
 	w.run(5*time.Second, nil)
 	w.wantOwners(t, 0)

@@ -94,6 +94,8 @@ type link struct {
 	// after there had been none for a while.
 	heard, back time.Time
 	found       []netip.Addr
+	// deaf: nobody on the link answers, though all were asked.
+	deaf bool
 }
 
 // witnesses are the hosts to ask.
@@ -136,6 +138,7 @@ type group struct {
 	candidates []id
 	epoch      uint32
 	links      []int
+	unfit      bool
 }
 
 func (g *group) program() holding {
@@ -205,7 +208,7 @@ func (c *core) set(s State, now time.Time) {
 	shared := make(map[id]bool)                             // peers
 	groups := make([]*group, len(s.Groups))
 	for i, g := range s.Groups {
-		groups[i] = &group{epoch: g.Epoch, links: g.Links}
+		groups[i] = &group{epoch: g.Epoch, links: g.Links, unfit: g.Unfit}
 		for _, name := range g.Candidates {
 			candidate := idOf(s.Cluster, name)
 			groups[i].candidates = append(groups[i].candidates, candidate)
@@ -393,9 +396,15 @@ func (c *core) entriesIn(r announce.Range) []*entry {
 // merge takes over what a peer claims, of itself and of others.
 func (c *core) merge(p *peer, table []claimed) {
 	before := p.says
-	p.claims, p.says = table, make(map[netip.Addr]holding)
+	p.claims, p.says, p.unfit = table, make(map[netip.Addr]holding), make(map[netip.Addr]bool)
 	for _, claim := range table {
 		for _, e := range c.entriesIn(claim.addresses) {
+			if claim.unfit {
+				p.unfit[e.addr] = true
+			}
+			if claim.owner == 0 {
+				continue
+			}
 			c.raise(e, holding{claim.rank, claim.owner})
 			p.says[e.addr] = holding{claim.rank, claim.owner}
 			if e.best.owner == claim.owner {
@@ -446,6 +455,9 @@ func (c *core) receive(index int, m *packet, newest keyID, now time.Time) reject
 	c.links[index].hear(now)
 	c.live(a, now)
 	a.seq, a.heard, a.newest = m.seq, now, newest
+	if deaf := m.flags&flagDeaf != 0; deaf != a.deaf {
+		a.deaf, c.dirty = deaf, true
+	}
 	a.echo = stamp{m.life, m.seq}
 	a.tries, a.checked = 0, m.checks
 	if first || m.echoLife != c.life {
@@ -465,8 +477,9 @@ func (c *core) receive(index int, m *packet, newest keyID, now time.Time) reject
 // learn takes what the latest packet of a fellow says.
 func (c *core) learn(a *adjacency, m *packet, now time.Time) {
 	p := a.peer
-	c.dirty = c.dirty || p.flags != m.flags
-	p.flags = m.flags
+	flags := m.flags &^ flagDeaf // which is the link's
+	c.dirty = c.dirty || p.flags != flags
+	p.flags = flags
 	for _, v := range m.views {
 		if c.peers[v.of] == nil {
 			continue
@@ -622,6 +635,9 @@ func (c *core) turn(now time.Time) actions {
 		c.untold = false
 		c.tabulate()
 	}
+	if !now.Before(c.embargo) {
+		c.listen(now)
+	}
 	var out actions
 	c.probe(now, &out)
 	c.inspect(now, &out)
@@ -629,6 +645,37 @@ func (c *core) turn(now time.Time) actions {
 	out.next = c.nextTurn(now)
 	c.due = out.next
 	return out
+}
+
+// listen notes on which links nobody is heard, and has fellows told.
+func (c *core) listen(now time.Time) {
+	for index, l := range c.links {
+		deaf := c.isDeaf(index, now)
+		if deaf == l.deaf {
+			continue
+		}
+		l.deaf, c.changed = deaf, true
+		for _, a := range c.adjacencies {
+			a.hurried = a.hurried || a.link == index
+		}
+	}
+}
+
+// isDeaf reports whether everybody on the link was asked and nobody has answered. The
+// fellows that hear of it know that it is only one way that is broken.
+func (c *core) isDeaf(index int, now time.Time) (deaf bool) {
+	if now.Sub(c.links[index].heard) < deadTime {
+		return false
+	}
+	for _, a := range c.adjacencies {
+		if a.link != index {
+			continue
+		}
+		if deaf = a.liveness(now) == Dead; !deaf {
+			return false
+		}
+	}
+	return deaf
 }
 
 // remember notes which number this process has come to.
@@ -646,6 +693,9 @@ func (c *core) probe(now time.Time, out *actions) {
 	for _, a := range c.adjacencies {
 		if !a.suspect(now) {
 			a.tries, a.tried = 0, time.Time{}
+			if a.deaf && c.unsettled {
+				c.askOthers(a, now, out)
+			}
 			continue
 		}
 		if now.Before(c.nextTry(a)) {
@@ -661,15 +711,36 @@ func (c *core) probe(now time.Time, out *actions) {
 			l.scouted = now
 			out.scouts = append(out.scouts, a.link)
 		}
-		if now.Sub(a.evidence()) < witnessMargin || l.asked.Equal(now) || a.liveness(now) == Dead && !c.unsettled {
+		alone := now.Sub(l.heard) >= witnessMargin
+		if now.Sub(a.evidence()) < witnessMargin || l.asked.Equal(now) || a.liveness(now) == Dead && !c.unsettled && !alone {
 			continue
 		}
-		l.asked = now
-		for _, host := range l.witnesses() {
-			out.asks = append(out.asks, ask{link: a.link, host: host})
-		}
-		if c.apiWitnesses(a) && now.Sub(c.apiAsked) >= apiPace {
-			c.apiAsked, out.api = now, true
+		c.askWitnesses(a, now, out)
+	}
+}
+
+// askWitnesses asks those against the fellow.
+func (c *core) askWitnesses(than *adjacency, now time.Time, out *actions) {
+	l := c.links[than.link]
+	l.asked = now
+	for _, host := range l.witnesses() {
+		out.asks = append(out.asks, ask{link: than.link, host: host})
+	}
+	if c.apiWitnesses(than) && now.Sub(c.apiAsked) >= apiPace {
+		c.apiAsked, out.api = now, true
+	}
+}
+
+// askOthers asks all but a fellow that hears nobody, lest it is this node that is not
+// heard.
+func (c *core) askOthers(than *adjacency, now time.Time, out *actions) {
+	if now.Sub(c.links[than.link].asked) < tryTime {
+		return
+	}
+	c.askWitnesses(than, now, out)
+	for _, a := range c.adjacencies {
+		if a.link == than.link && a.peer != than.peer {
+			out.asks = append(out.asks, ask{a.link, a.to, a.mac})
 		}
 	}
 }
@@ -710,7 +781,7 @@ func (c *core) send(now time.Time, out *actions) {
 		for i, chunk := range chunks {
 			c.seq++
 			m := packet{
-				flags: c.flags(now), from: c.self, to: a.peer.id, link: a.segment,
+				flags: c.flags(a.link, now), from: c.self, to: a.peer.id, link: a.segment,
 				life: c.life, seq: c.seq, echoLife: echo.life, echoSeq: echo.seq,
 				table: a.peer.version, ack: a.peer.known, views: views, claims: chunk, checks: c.arrived[a.mac],
 			}
@@ -723,11 +794,11 @@ func (c *core) send(now time.Time, out *actions) {
 }
 
 // views are this node's signs of life of others than the adjacency's fellow, the
-// latest ones first.
+// latest ones first. That of one that hears nobody is no reason not to replace it.
 func (c *core) views(than *adjacency, now time.Time) []view {
 	var views []view
 	for _, a := range c.adjacencies {
-		if a.peer != than.peer && a.lived() {
+		if a.peer != than.peer && a.lived() && !a.deaf {
 			views = append(views, view{a.peer.id, a.segment, now.Sub(a.evidence())})
 		}
 	}
@@ -742,7 +813,10 @@ func (c *core) early(a *adjacency, now time.Time) bool {
 	return a.since.Sub(began) < youth && now.Sub(latest(began, a.since)) < freshTime && !(a.liveness(now) == Up && a.peer.synced())
 }
 
-func (c *core) flags(now time.Time) (flags uint8) {
+func (c *core) flags(link int, now time.Time) (flags uint8) {
+	if c.links[link].deaf {
+		flags |= flagDeaf
+	}
 	if slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return c.early(a, now) }) {
 		flags |= flagStarting
 	}

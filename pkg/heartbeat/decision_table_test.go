@@ -79,6 +79,10 @@ func releasing(is bool, nodes ...int) func(w *world) {
 	return on(func(w *world, i int) { w.change(i, func(m *machine) { m.releasing = is }) }, nodes...)
 }
 
+func unfit(nodes ...int) func(w *world) {
+	return on(func(w *world, i int) { w.change(i, func(m *machine) { m.unfit = true }) }, nodes...)
+}
+
 func drained(w *world) { w.planner.drained = 0 }
 
 // muted is that heartbeats are filtered, keyless that there is no key, bare that the
@@ -210,11 +214,26 @@ var situations = []situation{
 		steps: []step{{all(without(), on(func(w *world, i int) { w.cut(a, i) }, b, c, clients)), 5 * time.Second}},
 		sees:  "a: b up, c up; b: a dead, c up", roles: "standby, own, standby", gap: failover, plan: "0:abc"},
 	{name: "What is sent to the owner is lost",
-		steps: []step{{on(func(w *world, i int) { w.cut(i, a) }, b, c, clients), 5 * time.Second}},
-		sees:  "a: b dead, c dead; b: a up, c up", roles: "own, standby, standby", gap: time.Hour, least: 5 * time.Second, plan: "0:abc"},
+		steps: []step{{on((*world).deafen, a), 5 * time.Second}},
+		sees:  "a: b dead, c dead; b: a up, c up", roles: "standby, own, standby", gap: failover, plan: "1:bca"},
 	{name: "What is sent to the owner is lost, from the API server, too",
-		steps: []step{{all(without(a), on(func(w *world, i int) { w.cut(i, a) }, b, c, clients)), 5 * time.Second}},
-		sees:  "a: b dead, c dead; b: c up", roles: "own, own, standby", gap: notReadyTime + failover, least: notReadyTime, plan: "1:bc"},
+		steps: []step{{all(without(a), on((*world).deafen, a)), 5 * time.Second}},
+		sees:  "a: b dead, c dead; b: a up, c up", roles: "own, own, standby", gap: failover, plan: "1:bc"},
+	{name: "What was sent to the owner was lost, and arrives again",
+		steps: []step{
+			{all(without(), on((*world).deafen, a)), 5 * time.Second},
+			{on(func(w *world, i int) { w.heal(i, a) }, b, c, clients), 300 * time.Millisecond},
+		},
+		sees: "a: b up, c up", roles: "standby, own, standby", gap: failover, plan: "0:abc"},
+	{name: "What is sent to the owner is lost, of two nodes", nodes: 2,
+		steps: []step{{all(without(), on((*world).deafen, a)), 5 * time.Second}},
+		sees:  "a: b dead; b: a up", roles: "own, own", gap: failover, plan: "0:ab"},
+	{name: "What is sent to the owner is lost, of two nodes, and there is no witness", nodes: 2, rules: noWitness,
+		steps: []step{{all(without(), on((*world).deafen, a)), 5 * time.Second}},
+		sees:  "a: b dead; b: a up", roles: "own, standby", gap: time.Hour, least: 5 * time.Second, plan: "0:ab"},
+	{name: "What is sent to the owner is lost, and so is what the first standby sends",
+		steps: []step{{all(without(), on((*world).deafen, a), on(func(w *world, i int) { w.cut(b, i) }, a, c, clients)), 5 * time.Second}},
+		sees:  "b: a up, c up; c: a up, b dead", roles: "own, standby, own", gap: time.Second, plan: "0:abc"},
 	{name: "The owner's node dies, and there is no witness but a fellow", rules: noWitness,
 		steps: []step{{all(without(), on((*world).powerOff, a)), 5 * time.Second}},
 		sees:  "b: a dead, c up", roles: "-, own, standby", gap: failover, plan: "0:abc"},
@@ -283,6 +302,21 @@ var situations = []situation{
 		sees:  "b: a up, c up", roles: "own, standby, standby", plan: "0:abc"},
 	{name: "kube-proxy answers 503 on all candidates, and the owner's node dies",
 		steps: []step{{all(without(), releasing(true, a, b, c)), 5 * time.Second}, {on((*world).powerOff, a), 5 * time.Second}},
+		sees:  "b: a dead, c up", roles: "-, own, standby", gap: failover, plan: "0:abc"},
+	{name: "The owner has no endpoint left, and the planner is away",
+		steps: []step{{all(without(), unfit(a)), 5 * time.Second}},
+		sees:  "b: a up, c up", roles: "standby, own, standby", plan: "0:abc"},
+	{name: "The owner and the first standby have no endpoint left, and the planner is away",
+		steps: []step{{all(without(), unfit(a, b)), 5 * time.Second}},
+		sees:  "b: a up, c up", roles: "standby, standby, own", plan: "0:abc"},
+	{name: "No candidate has an endpoint left, and the planner is away",
+		steps: []step{{all(without(), unfit(a, b, c)), 5 * time.Second}},
+		sees:  "b: a up, c up", roles: "own, standby, standby", plan: "0:abc"},
+	{name: "The first standby has no endpoint left, and the owner's node dies",
+		steps: []step{{all(without(), unfit(b)), 5 * time.Second}, {on((*world).powerOff, a), 5 * time.Second}},
+		sees:  "c: a dead, b up", roles: "-, standby, own", gap: failover, plan: "0:abc"},
+	{name: "No candidate has an endpoint left, and the owner's node dies",
+		steps: []step{{all(without(), unfit(a, b, c)), 5 * time.Second}, {on((*world).powerOff, a), 5 * time.Second}},
 		sees:  "b: a dead, c up", roles: "-, own, standby", gap: failover, plan: "0:abc"},
 	{name: "The owner is drained",
 		steps: []step{{drained, 5 * time.Second}},

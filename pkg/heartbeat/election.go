@@ -87,7 +87,7 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	switch l {
 	case Up:
 		switch {
-		case (owner.releasing() || owner.restarting() && !c.mayCover(e, owner)) && c.follows(e, owner, false, now):
+		case c.gives(e, owner) && c.follows(e, owner, false, now), c.deafened(e, owner, now) && c.follows(e, owner, true, now):
 			return c.claim(e)
 		case (owner.restarting() || owner.starting()) && e.seen == owner.id && c.covers(e, owner, now):
 			return Cover // until it owns the address again
@@ -102,6 +102,62 @@ func (c *core) decide(e *entry, now time.Time) Role {
 		}
 	}
 	return Standby
+}
+
+// gives reports whether an owner that lives gives the address to whoever is willing.
+func (c *core) gives(e *entry, owner *peer) bool {
+	return owner.releasing() || owner.unfit[e.addr] || owner.restarting() && !c.mayCover(e, owner)
+}
+
+// deafened reports whether the owner, which is heard, does not hear those who ask for the
+// address.
+func (c *core) deafened(e *entry, owner *peer, now time.Time) bool {
+	if !c.deaf(owner, e.group, now) {
+		return false
+	}
+	if c.answeredTo(e, owner, now) {
+		return true
+	}
+	c.unsettled = true // it may be this node that nobody hears, the owner included
+	return false
+}
+
+// deaf reports whether nothing arrives at the node on any link that the addresses are
+// announced on, though it sends: by its own account it has asked everybody and nobody
+// has answered.
+func (c *core) deaf(p *peer, g *group, now time.Time) (deaf bool) {
+	for _, a := range p.adjacencies {
+		if !slices.Contains(g.links, a.link) {
+			continue
+		}
+		switch l := a.liveness(now); {
+		case l == Up && a.deaf:
+			deaf = true
+		case l > Unheard:
+			return false
+		}
+	}
+	return deaf
+}
+
+// answeredTo reports whether somebody else on the owner's link has just answered this
+// node: what it sends arrives, and what is sent to it.
+func (c *core) answeredTo(e *entry, owner *peer, now time.Time) bool {
+	return slices.ContainsFunc(owner.adjacencies, func(a *adjacency) bool {
+		if !slices.Contains(e.group.links, a.link) {
+			return false
+		}
+		at := c.links[a.link].answered
+		if c.state.APILink == a.link {
+			at = latest(at, c.apiAnswered)
+		}
+		for _, other := range c.adjacencies {
+			if other.peer != owner && other.link == a.link {
+				at = latest(at, other.answered)
+			}
+		}
+		return now.Sub(at) < witnessTime
+	})
 }
 
 // decideDead is decide for an owner that is not there.
@@ -218,15 +274,22 @@ func (c *core) liveness(p *peer, g *group, now time.Time) Liveness {
 }
 
 // follows reports whether this node is the one to follow the owner: the first
-// candidate that lives and does not give its own addresses away, or, where all of
-// these do and somebody has to, the first one that lives.
+// candidate that lives, does not give its own addresses away and has somebody to serve
+// this one, or, where there is none and somebody has to, the first one that lives.
 func (c *core) follows(e *entry, owner *peer, somebody bool, now time.Time) bool {
-	willing := c.first(e, owner, now, func(releasing bool) bool { return !releasing })
-	if willing == 0 && somebody {
-		willing = c.first(e, owner, now, func(bool) bool { return true })
+	next := c.first(e, owner, now, func(p *peer) bool {
+		if p == nil {
+			return !c.state.Releasing && !e.group.unfit
+		}
+		return !p.releasing() && !p.unfit[e.addr]
+	})
+	if next == 0 && somebody {
+		next = c.first(e, owner, now, anybody)
 	}
-	return willing == c.self
+	return next == c.self
 }
+
+func anybody(*peer) bool { return true }
 
 // covers reports whether this node is the one to cover the owner. Traffic goes to that
 // one, so it matters neither who gives addresses away, nor whether another candidate
@@ -239,7 +302,7 @@ func (c *core) covers(e *entry, owner *peer, now time.Time) bool {
 	if e.group.epoch < e.best.epoch {
 		patience = followTime // the order of candidates is one of before
 	}
-	return c.first(e, owner, now, func(bool) bool { return true }) == c.self || c.waited(e, patience, now)
+	return c.first(e, owner, now, anybody) == c.self || c.waited(e, patience, now)
 }
 
 // mayCover reports whether it is allowed to answer in the owner's place, and such
@@ -248,16 +311,17 @@ func (c *core) mayCover(e *entry, owner *peer) bool {
 	return !c.state.NoCover && owner.coverable(e.group)
 }
 
-// first is the first candidate besides the owner that lives and fits, or 0.
-func (c *core) first(e *entry, owner *peer, now time.Time, fits func(releasing bool) bool) id {
+// first is the first candidate besides the owner that lives, hears and fits, or 0. This
+// node itself is the nil one.
+func (c *core) first(e *entry, owner *peer, now time.Time, fits func(*peer) bool) id {
 	for _, candidate := range e.group.candidates {
 		switch p := c.peers[candidate]; {
 		case candidate == c.self:
-			if len(e.group.links) > 0 && !c.state.Restarting && fits(c.state.Releasing) {
+			if len(e.group.links) > 0 && !c.state.Restarting && fits(nil) {
 				return c.self
 			}
 		case candidate == owner.id || p == nil || p.restarting() || p.starting():
-		case c.liveness(p, e.group, now) == Up && fits(p.releasing()):
+		case c.liveness(p, e.group, now) == Up && !c.deaf(p, e.group, now) && fits(p):
 			return candidate
 		}
 	}
@@ -338,8 +402,11 @@ func (c *core) tabulate() {
 	for _, p := range c.peers {
 		var table []claimed
 		for _, e := range c.sorted {
-			if slices.Contains(e.group.candidates, p.id) && c.tells(p, e) {
-				table = extend(table, e)
+			if !slices.Contains(e.group.candidates, p.id) {
+				continue
+			}
+			if told := c.tells(p, e); told || e.group.unfit {
+				table = extend(table, e, told)
 			}
 		}
 		if slices.Equal(table, p.table) {
@@ -377,12 +444,16 @@ func (c *core) tells(p *peer, e *entry) bool {
 	return owner != nil && e.seen == owner.id && !owner.decidedUp()
 }
 
-// extend adds the address to the table, whose addresses ascend.
-func extend(table []claimed, e *entry) []claimed {
-	c := claimed{owner: e.best.owner, rank: e.best.rank, addresses: announce.Single(e.addr)}
+// extend adds the address to the table, whose addresses ascend; with its owner, if that
+// is told.
+func extend(table []claimed, e *entry, told bool) []claimed {
+	c := claimed{addresses: announce.Single(e.addr), unfit: e.group.unfit}
+	if told {
+		c.owner, c.rank = e.best.owner, e.best.rank
+	}
 	if last := len(table) - 1; last >= 0 {
 		before := &table[last]
-		if before.owner == c.owner && before.rank == c.rank && before.addresses.To().Next() == e.addr {
+		if before.joins(&c) && before.addresses.To().Next() == e.addr {
 			before.addresses = announce.Range(netipx.IPRangeFrom(before.addresses.From(), e.addr))
 			return table
 		}

@@ -58,6 +58,8 @@ func events(n int) (all []happening) {
 		add(func(w *world) bool { return !w.nodes[i].powered }, func(w *world) { w.powerOn(i) }, "power on %s", nodeName(i))
 		add(func(w *world) bool { return w.reaches(i, w.client()) }, func(w *world) { w.isolate(i) }, "isolate %s", nodeName(i))
 		add(func(w *world) bool { return !w.reaches(i, w.client()) }, func(w *world) { w.rejoin(i) }, "rejoin %s", nodeName(i))
+		add(func(w *world) bool { return w.meets(i, w.client()) }, func(w *world) { w.deafen(i) }, "deafen %s", nodeName(i))
+		add(func(w *world) bool { return w.reaches(i, w.client()) && !w.meets(i, w.client()) }, func(w *world) { w.rejoin(i) }, "%s hears", nodeName(i))
 		add(func(w *world) bool { return !w.nodes[i].offline }, func(w *world) { w.nodes[i].offline = true }, "%s loses the API", nodeName(i))
 		add(func(w *world) bool { return w.nodes[i].offline }, func(w *world) { w.nodes[i].offline = false }, "%s finds the API", nodeName(i))
 		add(func(w *world) bool { return !w.nodes[i].slow }, func(w *world) { w.nodes[i].slow = true }, "programs do not reach %s", nodeName(i))
@@ -65,6 +67,7 @@ func events(n int) (all []happening) {
 		add(func(w *world) bool { return w.api && w.planner.drained != i }, func(w *world) { w.planner.drained = i }, "drain %s", nodeName(i))
 		add(func(w *world) bool { return w.api && w.planner.drained == i }, func(w *world) { w.planner.drained = nobody }, "undrain %s", nodeName(i))
 		add(runs, func(w *world) { w.change(i, func(m *machine) { m.releasing, m.kept = !m.releasing, w.now }) }, "%s releases, or not", nodeName(i))
+		add(runs, func(w *world) { w.change(i, func(m *machine) { m.unfit, m.kept = !m.unfit, w.now }) }, "%s is unfit, or not", nodeName(i))
 		for j := range n {
 			if j > i {
 				add(func(w *world) bool { return w.meets(i, j) }, func(w *world) { w.separate(i, j) }, "cut %s-%s", nodeName(i), nodeName(j))
@@ -142,7 +145,7 @@ func (j *judge) lookAtClaims(w *world) error {
 		}
 		o := &w.nodes[from]
 		covered := e.seen == nodeID(from) && !w.rules.noCover && w.rules.grace > rest
-		if !o.powered || o.bare || o.releasing || w.now.Sub(o.kept) < 2*time.Second || !w.steady(from) && !covered {
+		if !o.powered || o.bare || o.releasing || o.unfit || w.now.Sub(o.kept) < 2*time.Second || !w.steady(from) && !covered {
 			continue
 		}
 		knows := func(k, l int) bool {
@@ -199,20 +202,27 @@ func (w *world) twoOwners() (fellows, strangers bool) {
 
 // servable reports whether somebody is there to answer by itself, and whether there
 // is somebody whom the planner could ask to: the client's part of the LAN is one whose
-// hosts all reach each other and nobody else, and the speaker of a candidate runs in it.
+// hosts all reach each other and nobody else, and that nobody else reaches but such as
+// reach all of it and hear nobody; and the speaker of a candidate runs in it.
 // Where an owner without a speaker lives in it, somebody must remember that it
 // answered.
 func (w *world) servable() (could, planned bool) {
 	client := w.client()
 	inside := func(i int) bool {
-		return i == client || w.reaches(i, client) && w.nodes[i].powered
+		return i == client || w.meets(i, client) && w.nodes[i].powered
 	}
 	for i := range client + 1 {
 		for j := range client + 1 {
-			if i == j || !inside(i) || j != client && !w.nodes[j].powered {
+			if i == j || j != client && !w.nodes[j].powered {
 				continue
 			}
-			if w.reaches(i, j) != inside(j) || w.reaches(j, i) != inside(j) {
+			if !inside(i) {
+				if i != client && w.nodes[i].powered && w.reaches(i, client) && w.reaches(j, i) {
+					return false, false
+				}
+				continue
+			}
+			if w.reaches(i, j) != inside(j) || w.reaches(j, i) != w.reaches(j, client) {
 				return false, false
 			}
 		}
@@ -290,7 +300,7 @@ func (w *world) look() []byte {
 	for i := range w.nodes {
 		m, n := &w.nodes[i], &w.planner.nodes[i]
 		b = append(b, '|')
-		flag(m.powered, m.offline, m.slow, m.releasing, m.core != nil, m.stopped.After(w.now), n.silent.IsZero(), n.away.IsZero())
+		flag(m.powered, m.offline, m.slow, m.releasing, m.unfit, m.core != nil, m.stopped.After(w.now), n.silent.IsZero(), n.away.IsZero())
 		put(m.program)
 		put(n.program)
 		put(n.report.applied)
@@ -310,7 +320,7 @@ func (w *world) look() []byte {
 			p := a.peer
 			other := w.nodes[p.name[0]-'a'].core
 			b = append(b, ',', p.name[0], byte(a.liveness(w.now)), p.flags)
-			flag(other != nil && other.life == p.life, p.life == 0, p.synced(), p.has == p.version, a.heard.IsZero(), a.answered.IsZero(), w.now.Sub(a.evidence()) < witnessMargin, w.now.Sub(m.core.up[1]) < youth)
+			flag(other != nil && other.life == p.life, p.life == 0, p.synced(), p.has == p.version, p.unfit[virtual], a.deaf, m.core.links[1].deaf, a.heard.IsZero(), a.answered.IsZero(), w.now.Sub(a.evidence()) < witnessMargin, w.now.Sub(m.core.up[1]) < youth)
 			for _, claim := range p.claims {
 				b = append(b, byte(slices.Index(nodeIDs[:], claim.owner)), byte(claim.rank.epoch-low), byte(claim.rank.term))
 			}

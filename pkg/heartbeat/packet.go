@@ -38,7 +38,11 @@ const (
 	flagStarting   = 1 << iota // the sender has not decided yet what it owns
 	flagRestarting             // it is about to stop, and to come back
 	flagReleasing              // it is to own nothing: others are to claim
-	knownFlags     = flagStarting | flagRestarting | flagReleasing
+	flagDeaf                   // nobody on the link answers it
+	knownFlags     = flagStarting | flagRestarting | flagReleasing | flagDeaf
+	// unfitBit marks the addresses of a run that the sender has nobody to serve with, in
+	// the octet of their length.
+	unfitBit = 0x80
 )
 
 // id identifies a node of a cluster, and linkID a segment, by parts of hashes.
@@ -77,11 +81,14 @@ type view struct {
 	age  time.Duration // whole milliseconds, 65,535 at most
 }
 
-// claimed is that a node owns a range of addresses.
+// claimed is that a node owns a range of addresses. Without an owner it says no more
+// than whether the sender is fit for them.
 type claimed struct {
 	owner     id
 	rank      rank
 	addresses announce.Range
+	// unfit: the sender has nobody to serve the addresses with, whoever owns them.
+	unfit bool
 }
 
 var (
@@ -128,7 +135,11 @@ func appendRun(b []byte, run []claimed) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(c.owner))
 	b = binary.BigEndian.AppendUint32(b, c.rank.epoch)
 	b = binary.BigEndian.AppendUint32(b, c.rank.term)
-	b = append(b, byte(c.octets()), byte(len(run)))
+	length := byte(c.octets())
+	if c.unfit {
+		length |= unfitBit
+	}
+	b = append(b, length, byte(len(run)))
 	for i := range run {
 		addresses := run[i].addresses
 		from := addresses.From().As16()
@@ -140,7 +151,7 @@ func appendRun(b []byte, run []claimed) []byte {
 
 // joins reports whether two claims are of one run.
 func (c *claimed) joins(other *claimed) bool {
-	return c.owner == other.owner && c.rank == other.rank && c.octets() == other.octets()
+	return c.owner == other.owner && c.rank == other.rank && c.octets() == other.octets() && c.unfit == other.unfit
 }
 
 func (c *claimed) octets() int { return c.addresses.From().BitLen() / 8 }
@@ -218,8 +229,9 @@ func parseClaims(b []byte) (claims []claimed, err error) {
 		c := claimed{
 			owner: id(binary.BigEndian.Uint64(b)),
 			rank:  rank{binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])},
+			unfit: b[16]&unfitBit != 0,
 		}
-		octets, run := int(b[16]), int(b[17])
+		octets, run := int(b[16]&^unfitBit), int(b[17])
 		if octets != 4 && octets != 16 || run == 0 {
 			return nil, errPacketContent
 		}

@@ -38,15 +38,18 @@ func samplePacket(t testing.TB) packet {
 		owner     id
 		rank      rank
 		addresses string
+		unfit     bool
 	}{
-		{1, rank{1, 2}, "192.0.2.1"},
-		{1, rank{1, 2}, "192.0.2.3-192.0.3.4"},
-		{1, rank{1, 2}, "2001:db8::1"},
-		{2, rank{1, 2}, "2001:db8::ffff:ffff-2001:db8::1:0:ffff"},
-		{2, rank{1, 3}, "2001:db8::2:0:0:0-2001:db8::2:0:0:1"},
-		{2, rank{2, 3}, "0.0.0.0-255.255.255.255"},
+		{1, rank{1, 2}, "192.0.2.1", false},
+		{1, rank{1, 2}, "192.0.2.3-192.0.3.4", false},
+		{1, rank{1, 2}, "2001:db8::1", false},
+		{1, rank{1, 2}, "2001:db8::2", true},
+		{2, rank{1, 2}, "2001:db8::ffff:ffff-2001:db8::1:0:ffff", false},
+		{2, rank{1, 3}, "2001:db8::2:0:0:0-2001:db8::2:0:0:1", false},
+		{2, rank{2, 3}, "0.0.0.0-255.255.255.255", false},
+		{0, rank{}, "203.0.113.1", true},
 	} {
-		p.claims = append(p.claims, claimed{c.owner, c.rank, rangeFrom(t, c.addresses)})
+		p.claims = append(p.claims, claimed{c.owner, c.rank, rangeFrom(t, c.addresses), c.unfit})
 	}
 	return p
 }
@@ -78,8 +81,8 @@ func TestPacketBytes(t *testing.T) {
 		views: []view{{0x9192939495969798, 0xa1a2a3a4, 0xb1b2 * time.Millisecond}},
 		chunk: 1, chunks: 2,
 		claims: []claimed{
-			{0xc1c2c3c4c5c6c7c8, rank{0xd1d2d3d4, 0xe1e2e3e4}, rangeFrom(t, "192.0.2.1")},
-			{0xc1c2c3c4c5c6c7c8, rank{0xd1d2d3d4, 0xe1e2e3e4}, rangeFrom(t, "192.0.2.3-192.0.2.5")},
+			{0xc1c2c3c4c5c6c7c8, rank{0xd1d2d3d4, 0xe1e2e3e4}, rangeFrom(t, "192.0.2.1"), true},
+			{0xc1c2c3c4c5c6c7c8, rank{0xd1d2d3d4, 0xe1e2e3e4}, rangeFrom(t, "192.0.2.3-192.0.2.5"), true},
 		},
 	}
 	want := []byte{
@@ -95,7 +98,7 @@ func TestPacketBytes(t *testing.T) {
 		0x81, 0x82, 0x83, 0x84,
 		1, 1, 2, 0x91,
 		0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0xa1, 0xa2, 0xa3, 0xa4, 0xb1, 0xb2,
-		0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xd1, 0xd2, 0xd3, 0xd4, 0xe1, 0xe2, 0xe3, 0xe4, 4, 2,
+		0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xd1, 0xd2, 0xd3, 0xd4, 0xe1, 0xe2, 0xe3, 0xe4, 0x84, 2,
 		192, 0, 2, 1, 0, 0, 0, 0,
 		192, 0, 2, 3, 0, 0, 0, 2,
 	}
@@ -159,7 +162,7 @@ func TestPacketRefusals(t *testing.T) {
 		"trailing octet": {func(b []byte) []byte { return append(b, 0) }, errPacketShort},
 		"run that joins": {func([]byte) []byte {
 			p := packet{life: 1, seq: 1, chunks: 1}
-			c := claimed{1, rank{1, 1}, rangeFrom(t, "192.0.2.1")}
+			c := claimed{owner: 1, rank: rank{1, 1}, addresses: rangeFrom(t, "192.0.2.1")}
 			return appendRun(appendRun(p.append(nil), []claimed{c}), []claimed{c})
 		}, errPacketContent},
 		"too long": {func([]byte) []byte { return make([]byte, maxPacket-trailerLength+1) }, errPacketLong},
@@ -211,7 +214,7 @@ func scattered(n int, v4 bool, rank rank) []claimed {
 		if v4 {
 			addr = netip.AddrFrom4([4]byte(octets[12:]))
 		}
-		table[i] = claimed{1, rank, announce.Single(addr)}
+		table[i] = claimed{owner: 1, rank: rank, addresses: announce.Single(addr)}
 	}
 	return table
 }

@@ -26,6 +26,8 @@ type peer struct {
 	claims      []claimed
 	// says are its claims that concern addresses of this node's.
 	says map[netip.Addr]holding
+	// unfit are the addresses of this node's that it has nobody to serve with.
+	unfit map[netip.Addr]bool
 	// What this node claims towards it: the whole, its parts, and how much has no
 	// room in these; version, and the one it has acknowledged.
 	table        []claimed
@@ -51,10 +53,11 @@ func (p *peer) begin(s stamp) {
 		p.former = append(p.former[max(0, len(p.former)+1-maxFormer):], p.life)
 	}
 	p.life, p.seq, p.flags = s.life, s.seq-1, 0
-	p.told, p.known, p.parts, p.claims, p.says = 0, 0, nil, nil, nil
+	p.told, p.known, p.parts, p.claims, p.says, p.unfit = 0, 0, nil, nil, nil, nil
 	p.has = 0
 	for _, a := range p.adjacencies {
 		a.seq = p.seq // nor is what it said before on other links to be heard
+		a.deaf = false
 	}
 }
 

@@ -71,12 +71,13 @@ type machine struct {
 	// stopped: its process does not run until then; began is since when it runs.
 	stopped, began time.Time
 	// offline: it does not reach the API server; slow: its speaker does not hear of
-	// new programs; releasing: it is told to give its addresses away; keyless: it has
+	// new programs; releasing: it is told to give its addresses away; unfit: it has nobody to
+	// serve the address with; keyless: it has
 	// no key; mute: its heartbeats are filtered, and so are those of others at it;
 	// bare: its link has no carrier.
 	// kept is since when it is not.
-	kept                                          time.Time
-	offline, slow, releasing, keyless, mute, bare bool
+	kept                                                 time.Time
+	offline, slow, releasing, unfit, keyless, mute, bare bool
 }
 
 // frame is something that is under way to a node.
@@ -201,6 +202,13 @@ func (w *world) isolate(i int) {
 	}
 }
 
+// deafen has nothing arrive at a node that others send.
+func (w *world) deafen(i int) {
+	for j := range w.client() + 1 {
+		w.cut(j, i)
+	}
+}
+
 func (w *world) rejoin(i int) {
 	for j := range w.client() + 1 {
 		w.join(i, j)
@@ -301,7 +309,7 @@ func (w *world) tell(m *machine) {
 	case w.rules.groups != nil:
 		s.Groups = w.rules.groups(m.index)
 	case m.program.order.has(m.index):
-		g := Group{Addresses: []netip.Addr{virtual}, Epoch: m.program.epoch, Links: links}
+		g := Group{Addresses: []netip.Addr{virtual}, Epoch: m.program.epoch, Links: links, Unfit: m.unfit}
 		for _, i := range m.program.order.nodes() {
 			g.Candidates = append(g.Candidates, nodeName(i))
 		}

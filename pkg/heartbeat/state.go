@@ -103,6 +103,10 @@ type Decision struct {
 	Claimed bool
 	// Agreed means that all other candidates have been heard and nobody objects.
 	Agreed bool
+	// Deaf means that nobody is heard on the links of an address that the node owns:
+	// another candidate that hears the node may have taken it over without this node's
+	// hearing that.
+	Deaf bool
 	// Round grows when the address is to be announced anew, because another owner
 	// has given it up.
 	Round uint32

@@ -39,6 +39,21 @@ func TestBurst(t *testing.T) {
 	if n := len(s.log); n < 118 || n > 120 {
 		t.Errorf("%d refreshes of two addresses within an hour", n)
 	}
+	// Another node may own them: they are answered, and not refreshed.
+	quiet := one(Certain, vip, vip6)
+	quiet.Groups[0].Quiet = true
+	s.log = nil
+	s.set(quiet)
+	s.run(time.Hour)
+	s.silent()
+	if answers := s.receive(asking(vip)["broadcast"]); len(answers) != 1 || answers[0].SenderMAC != nodeMAC {
+		t.Errorf("answers %+v", answers)
+	}
+	s.set(one(Certain, vip, vip6))
+	s.run(time.Hour)
+	if n := len(s.log); n < 118 || n > 121 {
+		t.Errorf("%d refreshes of two addresses within another hour", n)
+	}
 	s.log = nil
 	s.set(State{})
 	s.run(time.Hour)

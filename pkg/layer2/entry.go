@@ -55,6 +55,7 @@ type entry struct {
 	asking bool
 	places []*place
 	round  uint32 // of the Group
+	quiet  bool   // the same
 	// home are the names of the interfaces that the address was announced on
 	// last; it does not forget an interface that has lost its carrier.
 	home []string
@@ -79,7 +80,7 @@ type entry struct {
 // want makes the entry what the state wants it to be.
 func (b *book) want(e *entry, w want, interfaces []Interface, now time.Time) {
 	before, role := e.caution, e.role
-	e.caution, e.bound, e.role = w.caution, w.bound, w.role
+	e.caution, e.bound, e.role, e.quiet = w.caution, w.bound, w.role, w.quiet
 	moved := b.move(e, w.links, interfaces, now)
 	if e.role != Own {
 		b.stepAside(e, w.owner, now)

@@ -28,6 +28,7 @@ type want struct {
 	caution Caution
 	role    Role
 	round   uint32
+	quiet   bool
 	owner   map[string]announce.MAC
 	// bound means that the kernels of all nodes may answer for the address.
 	bound bool
@@ -76,7 +77,7 @@ func compile(s *State) *order {
 				unplaced.add(problem, addr)
 			}
 			o.wants = append(o.wants, want{
-				addr: addr, caution: g.Caution, role: g.Role, round: g.Round, owner: g.Owner, bound: addr.Is4() && o.bound[addr], links: links,
+				addr: addr, caution: g.Caution, role: g.Role, round: g.Round, quiet: g.Quiet, owner: g.Owner, bound: addr.Is4() && o.bound[addr], links: links,
 			})
 		}
 	}

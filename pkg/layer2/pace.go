@@ -72,6 +72,8 @@ func (j *job) frames() [][]byte {
 		return [][]byte{check(p.link.mac, j.check, addr)}
 	case !j.assert && p.entry.asking:
 		return [][]byte{probe(p.link, addr)}
+	case !j.assert && p.entry.quiet && p.refreshes():
+		return nil
 	case addr.Is6():
 		return [][]byte{wire.NDPAnnouncement(p.link.mac, addr)}
 	case !j.assert && p.round == 0:
@@ -124,7 +126,7 @@ func (b *book) sent(j job, frames int, now time.Time) {
 		p.start = now
 	}
 	rounds := bursts[familyOf(p.entry.addr)]
-	if p.round < len(rounds) {
+	if !p.refreshes() {
 		p.due = p.start.Add(rounds[p.round])
 		return
 	}

@@ -64,6 +64,9 @@ type Group struct {
 	// Round has addresses that are announced already announced anew when it changes:
 	// another owner has given them up, and somebody may have learnt its MAC address.
 	Round uint32
+	// Quiet addresses are not refreshed: another node may own them, which this one
+	// would take the traffic from that it does not hear.
+	Quiet bool
 }
 
 // Role says what the node does about the addresses of a Group.
@@ -110,7 +113,7 @@ func (s *State) equal(other *State) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.MAC == b.MAC && a.Carrier == b.Carrier &&
 			a.Master == b.Master && a.NoARP == b.NoARP && slices.Equal(a.Prefixes, b.Prefixes)
 	}) && maps.Equal(s.Reach, other.Reach) && slices.EqualFunc(s.Groups, other.Groups, func(a, b Group) bool {
-		return a.Caution == b.Caution && a.Role == b.Role && a.Round == b.Round && maps.Equal(a.Owner, b.Owner) &&
+		return a.Caution == b.Caution && a.Role == b.Role && a.Round == b.Round && a.Quiet == b.Quiet && maps.Equal(a.Owner, b.Owner) &&
 			slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Addresses, b.Addresses)
 	}) && slices.Equal(s.Fellows, other.Fellows) && slices.Equal(s.Bound, other.Bound) &&
 		slices.Equal(s.Gateways, other.Gateways)

@@ -96,6 +96,7 @@ func TestDecisionsOnLAN(t *testing.T) {
 		"own, round":           {mine, heartbeat.Decision{Role: heartbeat.Own, Round: 7}, false, layer2.Group{Round: 7}},
 		"own, fresh":           {fresh, heartbeat.Decision{Role: heartbeat.Own}, false, layer2.Group{Caution: layer2.Fresh}},
 		"own, doubtful":        {mine, heartbeat.Decision{Role: heartbeat.Own}, true, layer2.Group{Caution: layer2.Doubtful}},
+		"own, deaf":            {mine, heartbeat.Decision{Role: heartbeat.Own, Deaf: true}, false, layer2.Group{Quiet: true}},
 		"own, agreed":          {mine, heartbeat.Decision{Role: heartbeat.Own, Agreed: true}, true, layer2.Group{}},
 		"fresh, agreed":        {fresh, heartbeat.Decision{Role: heartbeat.Own, Agreed: true}, true, layer2.Group{Caution: layer2.Doubtful}},
 		"claimed":              {others, heartbeat.Decision{Role: heartbeat.Own, Claimed: true}, false, layer2.Group{}},

@@ -81,7 +81,7 @@ func compileLAN(p *announce.Program, s standing, i inventory, w ways) (layer2.St
 		for _, key := range slices.SortedFunc(maps.Keys(parts), part.compare) {
 			state.Groups = append(state.Groups, layer2.Group{
 				Addresses: parts[key], Interfaces: g.Layer2.Interfaces,
-				Caution: key.caution, Role: key.role, Round: key.round, Owner: s.accord.macs[key.owner],
+				Caution: key.caution, Role: key.role, Round: key.round, Quiet: key.quiet, Owner: s.accord.macs[key.owner],
 			})
 		}
 	}
@@ -93,10 +93,17 @@ type part struct {
 	role    layer2.Role
 	caution layer2.Caution
 	round   uint32
+	quiet   bool   // the node hears nobody
 	owner   string // who is covered
 }
 
 func (p part) compare(other part) int {
+	if p.quiet != other.quiet {
+		if p.quiet {
+			return 1
+		}
+		return -1
+	}
 	return cmp.Or(cmp.Compare(p.role, other.role), cmp.Compare(p.caution, other.caution),
 		cmp.Compare(p.round, other.round), cmp.Compare(p.owner, other.owner))
 }
@@ -112,7 +119,7 @@ func (s *standing) part(g *announce.Group, addr netip.Addr) part {
 	}
 	switch c := s.caution(g, addr, d); d.Role {
 	case heartbeat.Own:
-		return part{role: layer2.Own, caution: c, round: d.Round}
+		return part{role: layer2.Own, caution: c, round: d.Round, quiet: d.Deaf}
 	case heartbeat.Cover:
 		return part{role: layer2.Cover, owner: d.Owner}
 	case heartbeat.Undecided:
