@@ -35,6 +35,10 @@ const (
 	// start of the process or of a link there are new ones.
 	freshTime = 350 * time.Millisecond
 	youth     = 2 * time.Second
+	// wholeTables is how often a table is told as a whole. Who has not had all of it by
+	// then may hear nothing, and is told slowParts of it at a time.
+	wholeTables = 3
+	slowParts   = 16
 )
 
 // adjacency is a fellow on one of the node's links. Time is an argument.
@@ -77,6 +81,11 @@ type adjacency struct {
 	// checked is how many checks of this node the fellow has seen, modulo 256.
 	checked    uint8
 	inspection inspection
+
+	// telling is the table that is told, told how many of its parts have been, again and
+	// again, until the fellow has all.
+	telling uint32
+	told    int
 
 	// sent is when the last packet left; hurried means that the next one waits for
 	// replyPause only.
@@ -168,6 +177,20 @@ func (a *adjacency) nextSend() time.Time {
 		return a.sent.Add(replyPause)
 	}
 	return a.sent.Add(interval)
+}
+
+// nextParts are those of the table to tell now: the first one, and how many.
+func (a *adjacency) nextParts() (first, n int) {
+	all := len(a.peer.chunks)
+	if a.telling != a.peer.version {
+		a.telling, a.told = a.peer.version, 0
+	}
+	first, n = a.told%all, all
+	if a.told >= wholeTables*all {
+		n = min(all, slowParts)
+	}
+	a.told += n
+	return first, n
 }
 
 // nextChange is when the liveness may change if nothing is heard; it is zero if it

@@ -772,21 +772,22 @@ func (c *core) send(now time.Time, out *actions) {
 		}
 		echo := a.echoed()
 		a.sent, a.hurried = now, a.greeting.life != 0
-		chunks := [][]claimed{nil}
+		part, parts := 0, 1
 		telling := a.peer.life != 0 && a.peer.has != a.peer.version
 		if telling {
-			chunks = a.peer.chunks
+			part, parts = a.nextParts()
 		}
 		views := c.views(a, now)
-		for i, chunk := range chunks {
+		for range parts {
 			c.seq++
 			m := packet{
 				flags: c.flags(a.link, now), from: c.self, to: a.peer.id, link: a.segment,
 				life: c.life, seq: c.seq, echoLife: echo.life, echoSeq: echo.seq,
-				table: a.peer.version, ack: a.peer.known, views: views, claims: chunk, checks: c.arrived[a.mac],
+				table: a.peer.version, ack: a.peer.known, views: views, checks: c.arrived[a.mac],
 			}
-			if telling {
-				m.chunk, m.chunks = uint8(i), uint8(len(chunks))
+			if chunks := a.peer.chunks; telling {
+				m.claims, m.chunk, m.chunks = chunks[part], uint8(part), uint8(len(chunks))
+				part = (part + 1) % len(chunks)
 			}
 			out.packets = append(out.packets, outgoing{a.route(), a.newest, m})
 		}

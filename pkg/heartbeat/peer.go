@@ -57,7 +57,7 @@ func (p *peer) begin(s stamp) {
 	p.has = 0
 	for _, a := range p.adjacencies {
 		a.seq = p.seq // nor is what it said before on other links to be heard
-		a.deaf = false
+		a.deaf, a.told = false, 0
 	}
 }
 

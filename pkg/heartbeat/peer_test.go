@@ -16,6 +16,31 @@ func told(version uint32, table []claimed) []packet {
 	return packets
 }
 
+// TestParts: who does not acknowledge a table is not sent all of it all the time.
+func TestParts(t *testing.T) {
+	const all = 2*slowParts + 1
+	a := &adjacency{peer: &peer{version: 1, chunks: make([][]claimed, all)}}
+	want := func(first, n int) {
+		t.Helper()
+		if gotFirst, gotN := a.nextParts(); gotFirst != first || gotN != n {
+			t.Errorf("%d parts from %d, want %d from %d", gotN, gotFirst, n, first)
+		}
+	}
+	for range wholeTables {
+		want(0, all)
+	}
+	want(0, slowParts)
+	want(slowParts, slowParts)
+	want(2*slowParts, slowParts) // the last one, and the first ones again
+	want(slowParts-1, slowParts)
+	a.peer.version++
+	want(0, all)
+	a.peer.chunks = make([][]claimed, 1)
+	for range 2 * wholeTables {
+		want(0, 1)
+	}
+}
+
 func TestCollect(t *testing.T) {
 	table := scattered(2000, true, rank{})
 	// The packets arrive out of order, some twice, among those of the version
