@@ -26,6 +26,7 @@ func scenarios() []scenario {
 		all = append(all,
 			scenario{name: "link-cut" + suffix, what: "link of the owner cut", nodes: nodes, measure: outage, run: disturb(linkCut)},
 			scenario{name: "link-cut-no-api" + suffix, what: "link of the owner cut, API server gone with it", nodes: nodes, measure: outage, run: disturb(linkCutNoAPI)},
+			scenario{name: "deafened" + suffix, what: "nothing arrives at the owner; what it sends does", nodes: nodes, measure: outage, run: disturb(deafened)},
 			scenario{name: "carrier-lost" + suffix, what: "carrier of the announcing NIC lost, another NIC lives", nodes: nodes, twoNICs: true, measure: outage, run: disturb(carrierLost)},
 		)
 	}
