@@ -350,6 +350,107 @@ func TestEndpointsServer(t *testing.T) {
 	}
 }
 
+// TestLoopFollowsEndpoints: when the last endpoint goes, the candidates and the routers
+// are told, and people; when one comes, that it is over.
+func TestLoopFollowsEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		c := &council{}
+		h.fellows = c
+		p := newPortProxy()
+		p.listen("192.0.2.1") // only there, as in nftables mode
+		h.endpoints.transport = p
+		ctx, cancel := context.WithCancel(t.Context())
+		t.Cleanup(cancel)
+		go func() { _ = h.endpoints.run(ctx) }()
+		h.interfaces.put(inventory{links: []layer2.Interface{{Index: 2, Name: "eth0", Prefixes: prefixes("192.0.2.1/24")}}})
+
+		const sick, other = 30001, 30002
+		bgp := announce.Group{BGP: &announce.BGP{Peers: []string{"tor"}}}
+		at := func(g announce.Group, addresses ...string) announce.Group {
+			g.Addresses = ranges(addresses...)
+			return g
+		}
+		services := []announce.Group{
+			at(bgp, "203.0.113.1"), local(sick, at(bgp, "203.0.113.2")), local(other, at(bgp, "203.0.113.3")),
+			shared(0, []string{"here", "there"}, "192.0.2.11"), local(sick, shared(0, []string{"here", "there"}, "192.0.2.12")),
+		}
+		tor, err := announce.Decode(program(t, 1, nil, "203.0.113.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		see := func(epoch int64, services ...announce.Group) {
+			p := lanProgram(epoch, services...)
+			p.RouterID, p.Peers = tor.RouterID, tor.Peers
+			p.Normalize()
+			h.see(encode(t, p))
+		}
+		expect := func(what, demoted, unfit string) {
+			t.Helper()
+			synctest.Wait()
+			state, _ := h.board.shown()
+			var got []string
+			for _, g := range state.Groups {
+				if g.Exports[0].Demoted {
+					for _, p := range g.Prefixes {
+						got = append(got, p.Addr().String())
+					}
+				}
+			}
+			if strings.Join(got, " ") != demoted {
+				t.Errorf("%s: demoted %v, want %q", what, got, demoted)
+			}
+			got = nil
+			for _, g := range c.shown().Groups {
+				for _, a := range g.Addresses {
+					if g.Unfit {
+						got = append(got, a.String())
+					}
+				}
+			}
+			if strings.Join(got, " ") != unfit {
+				t.Errorf("%s: unfit %v, want %q", what, got, unfit)
+			}
+			r := h.report(t)
+			if told := slices.ContainsFunc(r.Problems, func(p string) bool { return strings.Contains(p, "health check port 30001") }); told != (demoted != "") {
+				t.Errorf("%s: problems %q", what, r.Problems)
+			}
+			if r.Error != "" {
+				t.Errorf("%s: %s", what, r.Error)
+			}
+		}
+		see(1, services...)
+		time.Sleep(time.Minute)
+		expect("endpoints", "", "")
+		if _, attempts := p.during(time.Second); !slices.Equal(attempts, []string{"192.0.2.1", "192.0.2.1"}) {
+			t.Errorf("asked at %v, not at the node's own address", attempts)
+		}
+		p.answer(503, sick)
+		time.Sleep(unfitAfter)
+		expect("just now", "", "")
+		time.Sleep(2 * portInterval)
+		expect("none", "203.0.113.2", "192.0.2.12")
+		p.answer(0, sick, other)
+		time.Sleep(time.Minute)
+		expect("kube-proxy is upgraded", "203.0.113.2", "192.0.2.12")
+		see(2, append(services, at(bgp, "203.0.113.4"))...)
+		expect("another Service", "203.0.113.2", "192.0.2.12")
+		p.answer(200, sick, other)
+		time.Sleep(portInterval)
+		expect("endpoints again", "", "")
+		p.answer(503, sick)
+		time.Sleep(unfitAfter + 2*portInterval)
+		expect("none again", "203.0.113.2", "192.0.2.12")
+		see(3, services[0], services[2], services[3])
+		expect("the planner moved it", "", "")
+		if asked, _ := p.during(5 * time.Second); asked[sick] > 0 || asked[other] == 0 {
+			t.Errorf("asked %v", asked)
+		}
+		see(4, services...)
+		expect("the planner moved it back", "", "")
+	})
+}
+
 // local is a group of a Service with a health check port.
 func local(port uint16, g announce.Group) announce.Group {
 	g.HealthCheckNodePort = port
