@@ -89,6 +89,18 @@ func (e *endpoints) unfit() map[uint16]bool {
 	return out
 }
 
+// count is the number of ports, fit and unfit.
+func (e *endpoints) count() (fit, unfit int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		if p.unfit {
+			unfit++
+		}
+	}
+	return len(e.ports) - unfit, unfit
+}
+
 // run asks until ctx ends.
 func (e *endpoints) run(ctx context.Context) error {
 	client := kubeProxyClient(e.transport)

@@ -418,6 +418,9 @@ func TestLoopFollowsEndpoints(t *testing.T) {
 			if r.Error != "" {
 				t.Errorf("%s: %s", what, r.Error)
 			}
+			if st := h.snapshot(); (st.unfit == 1) != (demoted != "") || st.fit == 0 {
+				t.Errorf("%s: %d are fit, %d not", what, st.fit, st.unfit)
+			}
 		}
 		see(1, services...)
 		time.Sleep(time.Minute)
