@@ -35,6 +35,16 @@ type surroundings struct {
 	held map[string]bgp.Peer
 	// demoted: the node does not forward, so routers are to prefer others.
 	demoted bool
+	// unfit are the health check ports of Services without an endpoint on the node.
+	unfit map[uint16]bool
+}
+
+// demotes reports whether routers are to prefer other nodes for a group's addresses.
+// They are not withdrawn where the node has no endpoint: endpoints that only terminate
+// still serve, and kube-proxy's health check does not count them. Where there is no
+// other path, nothing is lost.
+func (s *surroundings) demotes(g *announce.Group) bool {
+	return s.demoted || s.unfit[g.HealthCheckNodePort]
 }
 
 // compile turns a program into the state of the BGP announcer. It is pure.
@@ -47,12 +57,7 @@ func compile(p *announce.Program, s surroundings) (state bgp.State, problems map
 			problems[peer.Name] = fmt.Sprintf("no IPv6 next hop on the interface towards %v: IPv6 addresses are not announced", peer.Address)
 		}
 	}
-	state.Groups, err = compileGroups(p.Groups)
-	for _, g := range state.Groups {
-		for i := range g.Exports {
-			g.Exports[i].Demoted = s.demoted
-		}
-	}
+	state.Groups, err = compileGroups(p.Groups, s)
 	return state, problems, err
 }
 
@@ -154,13 +159,13 @@ func compilePeer(p announce.Peer, s surroundings) (out bgp.Peer, problem string,
 }
 
 // compileGroups expands the program's groups into prefixes.
-func compileGroups(groups []announce.Group) ([]bgp.Group, error) {
+func compileGroups(groups []announce.Group, s surroundings) ([]bgp.Group, error) {
 	spans, err := spansOf(groups)
 	if err != nil {
 		return nil, err
 	}
 	if overlap(spans) {
-		return compileOverlapping(groups, spans), nil
+		return compileOverlapping(groups, spans, s), nil
 	}
 	// Each prefix is in one group of the program: the usual case, and the one
 	// that has to be cheap, for it is done again for each new address.
@@ -176,7 +181,7 @@ func compileGroups(groups []announce.Group) ([]bgp.Group, error) {
 		if counts[i] == 0 {
 			continue
 		}
-		exports := merge(groups, []int{i})
+		exports := merge(groups, []int{i}, s)
 		key := fmt.Sprint(exports)
 		index, known := byKey[key]
 		if !known {
@@ -305,11 +310,11 @@ type member struct {
 
 // compileOverlapping groups prefixes anew, where a prefix may be in several
 // groups of the program, for some peers each.
-func compileOverlapping(groups []announce.Group, spans []span) []bgp.Group {
+func compileOverlapping(groups []announce.Group, spans []span, s surroundings) []bgp.Group {
 	var members []member
-	for _, s := range spans {
-		for p := range s.prefixes() {
-			members = append(members, member{p, s.group})
+	for _, row := range spans {
+		for p := range row.prefixes() {
+			members = append(members, member{p, row.group})
 		}
 	}
 	slices.SortFunc(members, func(a, b member) int {
@@ -326,7 +331,7 @@ func compileOverlapping(groups []announce.Group, spans []span) []bgp.Group {
 		for _, m := range members[:n] {
 			sources = append(sources, m.group)
 		}
-		exports := merge(groups, sources)
+		exports := merge(groups, sources, s)
 		key := fmt.Sprint(exports)
 		at, known := byKey[key]
 		if !known {
@@ -341,13 +346,14 @@ func compileOverlapping(groups []announce.Group, spans []span) []bgp.Group {
 
 // merge is how a prefix is announced that is in several groups: a peer that is
 // in more than one of them gets the communities of all and the highest local
-// preference.
-func merge(groups []announce.Group, sources []int) []bgp.Export {
+// preference, and prefers other nodes only if that is right for all.
+func merge(groups []announce.Group, sources []int, s surroundings) []bgp.Export {
 	byPeer := make(map[string]bgp.Attributes)
 	for _, source := range sources {
 		b := groups[source].BGP
 		for _, peer := range b.Peers {
-			a := byPeer[peer]
+			a, more := byPeer[peer]
+			a.Demoted = s.demotes(&groups[source]) && (a.Demoted || !more)
 			a.LocalPref = max(a.LocalPref, b.LocalPref)
 			a.Communities = append(slices.Clip(a.Communities), b.Communities...)
 			a.LargeCommunities = append(slices.Clip(a.LargeCommunities), b.LargeCommunities...)

@@ -120,7 +120,7 @@ func TestCompileGroups(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := compileGroups(test.groups)
+			got, err := compileGroups(test.groups, surroundings{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +141,7 @@ func TestCompileGroupsRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got, err := compileGroups([]announce.Group{g}); err == nil {
+			if got, err := compileGroups([]announce.Group{g}, surroundings{}); err == nil {
 				t.Errorf("%d groups, want an error", len(got))
 			}
 		})
@@ -168,7 +168,7 @@ func TestCompileGroupsNaive(t *testing.T) {
 			p.Groups = append(p.Groups, g)
 		}
 		p.Normalize()
-		got, err := compileGroups(p.Groups)
+		got, err := compileGroups(p.Groups, surroundings{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -391,11 +391,94 @@ func TestCompileDemotes(t *testing.T) {
 	}
 }
 
+// TestCompileDemotesUnfit: addresses without an endpoint on the node are demoted for
+// themselves, but not what is announced for others as well.
+func TestCompileDemotesUnfit(t *testing.T) {
+	t.Parallel()
+	to := func(port uint16, length uint8, peers []string, addresses ...string) announce.Group {
+		return local(port, announce.Group{BGP: &announce.BGP{Peers: peers, AggregationLength: length}, Addresses: ranges(addresses...)})
+	}
+	a, ab := []string{"a"}, []string{"a", "b"}
+	for name, test := range map[string]struct {
+		groups []announce.Group
+		unfit  []uint16
+		want   map[string]bool // prefix and peer -> demoted
+	}{
+		"all fit": {
+			groups: []announce.Group{to(0, 0, a, "203.0.113.1"), to(1, 0, a, "203.0.113.2")},
+			want:   map[string]bool{"203.0.113.1/32 a": false, "203.0.113.2/32 a": false},
+		},
+		"one of three": {
+			groups: []announce.Group{to(0, 0, ab, "203.0.113.1"), to(1, 0, ab, "203.0.113.2", "2001:db8::2"), to(2, 0, ab, "203.0.113.3")},
+			unfit:  []uint16{1, 9},
+			want: map[string]bool{
+				"203.0.113.1/32 a": false, "203.0.113.1/32 b": false, "203.0.113.2/32 a": true, "203.0.113.2/32 b": true,
+				"2001:db8::2/128 a": true, "2001:db8::2/128 b": true, "203.0.113.3/32 a": false, "203.0.113.3/32 b": false,
+			},
+		},
+		"one address, two Services": {
+			groups: []announce.Group{to(1, 0, ab, "203.0.113.1"), to(2, 0, a, "203.0.113.1")},
+			unfit:  []uint16{1},
+			want:   map[string]bool{"203.0.113.1/32 a": false, "203.0.113.1/32 b": true},
+		},
+		"the same, the other one": {
+			groups: []announce.Group{to(1, 0, ab, "203.0.113.1"), to(2, 0, a, "203.0.113.1")},
+			unfit:  []uint16{2},
+			want:   map[string]bool{"203.0.113.1/32 a": false, "203.0.113.1/32 b": false},
+		},
+		"the same, both": {
+			groups: []announce.Group{to(1, 0, ab, "203.0.113.1"), to(2, 0, a, "203.0.113.1")},
+			unfit:  []uint16{1, 2},
+			want:   map[string]bool{"203.0.113.1/32 a": true, "203.0.113.1/32 b": true},
+		},
+		"aggregate": {
+			groups: []announce.Group{to(1, 24, a, "203.0.113.1"), to(2, 24, a, "203.0.113.2"), to(0, 0, a, "198.51.100.1")},
+			unfit:  []uint16{1},
+			want:   map[string]bool{"203.0.113.0/24 a": false, "198.51.100.1/32 a": false},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			unfit := make(map[uint16]bool)
+			for _, port := range test.unfit {
+				unfit[port] = true
+			}
+			state, _, err := compile(&announce.Program{Groups: test.groups}, surroundings{unfit: unfit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make(map[string]bool)
+			for _, g := range state.Groups {
+				for _, e := range g.Exports {
+					for _, peer := range e.Peers {
+						for _, p := range g.Prefixes {
+							got[p.String()+" "+peer] = e.Demoted
+						}
+					}
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+			// A node that does not forward demotes the rest as well.
+			state, _, err = compile(&announce.Program{Groups: test.groups}, surroundings{unfit: unfit, demoted: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, g := range state.Groups {
+				if slices.ContainsFunc(g.Exports, func(e bgp.Export) bool { return !e.Demoted }) {
+					t.Errorf("%v: not demoted", g.Prefixes)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkCompile2000(b *testing.B) {
 	groups := []announce.Group{{BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges("198.18.0.0-198.18.7.207")}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := compileGroups(groups); err != nil {
+		if _, err := compileGroups(groups, surroundings{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -409,7 +492,7 @@ func BenchmarkCompile2000Apart(b *testing.B) {
 	groups := []announce.Group{{BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges(texts...)}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := compileGroups(groups); err != nil {
+		if _, err := compileGroups(groups, surroundings{}); err != nil {
 			b.Fatal(err)
 		}
 	}

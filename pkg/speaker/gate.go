@@ -3,7 +3,6 @@ package speaker
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -15,8 +14,6 @@ const (
 	// the announcements wait for it. gateSlow is how often from then on.
 	gateFast = 250 * time.Millisecond
 	gateSlow = 2 * time.Second
-	// gateTimeout bounds one question.
-	gateTimeout = time.Second
 )
 
 // gateState is what is known of kube-proxy.
@@ -60,22 +57,11 @@ type gate struct {
 }
 
 func newGate(url string, changed func()) *gate {
-	g := &gate{url: url, changed: changed, transport: gateTransport()}
+	g := &gate{url: url, changed: changed, transport: kubeProxyTransport()}
 	if url == "" {
 		g.last = gateHealthy
 	}
 	return g
-}
-
-// gateTransport opens a connection per question. One that is kept would outlive
-// a kube-proxy that hangs, and it is the present one that is asked.
-func gateTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:                  nil, // the environment is meant for requests that leave the node
-		DialContext:            (&net.Dialer{Timeout: gateTimeout}).DialContext,
-		DisableKeepAlives:      true,
-		MaxResponseHeaderBytes: 16 << 10,
-	}
 }
 
 // validateGateURL finds what would keep the gate closed for ever.
@@ -121,14 +107,11 @@ func (g *gate) run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	client := &http.Client{
-		Transport:     g.transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := kubeProxyClient(g.transport)
 	for {
 		// No answer changes nothing: kube-proxy is being upgraded, and the
 		// kernel goes on with the rules that it has.
-		if status, err := g.ask(ctx, client); err == nil && g.take(status) {
+		if status, err := askKubeProxy(ctx, client, g.url); err == nil && g.take(status) {
 			g.changed()
 		}
 		pause := gateSlow
@@ -139,23 +122,6 @@ func (g *gate) run(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// ask returns the status of one answer.
-func (g *gate) ask(ctx context.Context, client *http.Client) (status int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, gateTimeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url, http.NoBody)
-	if err != nil {
-		return 0, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	// The status is all that is asked for; the body is not read.
-	_ = response.Body.Close()
-	return response.StatusCode, nil
 }
 
 // take takes notice of an answer. It reports whether the state changed.

@@ -161,7 +161,7 @@ func TestGateAsksOftenUntilItIsAnswered(t *testing.T) {
 		p.answer(-1)
 		expect("no answer", 10*time.Second, 8) // each takes 1 s
 		p.answer(404)
-		time.Sleep(gateTimeout + gateFast)
+		time.Sleep(askTimeout + gateFast)
 		expect("another program", 10*time.Second, 40)
 		p.answer(200)
 		time.Sleep(gateFast)
@@ -259,7 +259,7 @@ func TestGateTransport(t *testing.T) {
 	server.Start()
 	defer server.Close()
 
-	if gateTransport().Proxy != nil {
+	if kubeProxyTransport().Proxy != nil {
 		t.Error("a proxy of the environment is used")
 	}
 	for path, want := range map[string]gateState{

@@ -130,6 +130,8 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 			} else {
 				s.carryOut(ctx, d)
 			}
+		case <-s.fitness.c:
+			s.carryOut(ctx, d)
 		case <-d.hold:
 			// A bad answer, unlike none, shows that there is a kube-proxy.
 			if d.hold = nil; d.booting && s.gate.state() == gateUnknown {
@@ -204,6 +206,7 @@ func (s *speaker) abandon(ctx context.Context, d *desk) {
 func (s *speaker) withdraw(ctx context.Context) {
 	s.lan.Set(layer2.State{})
 	s.fellows.Set(heartbeat.State{})
+	s.endpoints.want(nil, nil)
 	if err := s.announcer.Set(ctx, bgp.State{}); err != nil {
 		klog.FromContext(ctx).Error(err, "Withdrawing failed")
 	}
@@ -290,7 +293,8 @@ func (s *speaker) carryOutLAN(d *desk) {
 // that means for this node.
 func (s *speaker) setLAN(d *desk, p *announce.Program, doubtful bool) {
 	d.ways = s.ways(p)
-	agenda := compileFellows(p, s.nodeName, d.interfaces, d.ways)
+	s.endpoints.want(healthPortsOf(p, s.nodeName), ownAddresses(d.interfaces))
+	agenda := compileFellows(p, s.nodeName, d.interfaces, d.ways, s.endpoints.unfit())
 	agenda.Keys = d.keys.HeartbeatKeys
 	agenda.Grace, agenda.NoCover = s.grace, !s.cover
 	agenda.Releasing = d.leaving || s.gate.state() == gateUnhealthy
@@ -343,6 +347,7 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 		},
 		held:    d.peers,
 		demoted: s.gate.state() == gateUnhealthy,
+		unfit:   s.endpoints.unfit(),
 	})
 	if err == nil {
 		err = s.announcer.Set(ctx, state)
@@ -407,6 +412,11 @@ func (s *speaker) report(ctx context.Context, d *desk) {
 		}
 	}
 	r.Problems = append(r.Problems, s.fellows.Problems()...)
+	if d.program != nil {
+		if problem := unfitProblem(d.program, s.nodeName, s.endpoints.unfit()); problem != "" {
+			r.Problems = append(r.Problems, problem)
+		}
+	}
 	if d.keys.problem != "" && len(r.Hears) > 0 {
 		r.Problems = append(r.Problems, "heartbeats: "+d.keys.problem)
 	}

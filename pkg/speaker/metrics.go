@@ -50,6 +50,9 @@ var (
 	takeoverDesc = metrics.NewDesc(metricsPrefix+"_layer2_takeovers_total",
 		"Addresses on the LAN that the node took over from an owner that died, or gave them away, before the planner said so.",
 		nil, nil, metrics.ALPHA, "")
+	endpointsDesc = metrics.NewDesc(metricsPrefix+"_health_check_ports",
+		"Health check ports of Services under externalTrafficPolicy Local that the node announces or is a candidate of, by state: unfit (kube-proxy says that there is no endpoint on the node) or fit.",
+		[]string{"state"}, nil, metrics.ALPHA, "")
 	epochDesc = metrics.NewDesc(metricsPrefix+"_program_epoch",
 		"Epoch of the program that is carried out: the time of its plan in milliseconds since 1970.",
 		nil, nil, metrics.ALPHA, "")
@@ -64,7 +67,7 @@ type collector struct {
 // DescribeWithStability implements metrics.StableCollector.
 func (c *collector) DescribeWithStability(descs chan<- *metrics.Desc) {
 	for _, d := range []*metrics.Desc{sessionDesc, receivedDesc, prefixesDesc, lanDesc, lanPacketsDesc, lanConflictsDesc,
-		adjacencyDesc, heartbeatDesc, takeoverDesc, epochDesc} {
+		adjacencyDesc, heartbeatDesc, takeoverDesc, endpointsDesc, epochDesc} {
 		descs <- d
 	}
 }
@@ -109,6 +112,9 @@ func (c *collector) CollectWithStability(out chan<- metrics.Metric) {
 		out <- metrics.NewLazyConstMetric(heartbeatDesc, metrics.CounterValue, float64(n), reason)
 	}
 	out <- metrics.NewLazyConstMetric(takeoverDesc, metrics.CounterValue, float64(beats.Takeovers))
+	for state, n := range map[string]int{"fit": status.fit, "unfit": status.unfit} {
+		out <- metrics.NewLazyConstMetric(endpointsDesc, metrics.GaugeValue, float64(n), state)
+	}
 	out <- metrics.NewLazyConstMetric(epochDesc, metrics.GaugeValue, float64(status.epoch))
 }
 

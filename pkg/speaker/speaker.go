@@ -40,6 +40,7 @@ type speaker struct {
 	reporter  *reporter
 	keeper    keeper
 	gate      *gate
+	endpoints *endpoints
 	tidy      *tidier // nil where the process is not the speaker's alone
 	fellows   exchange
 	// setLinks tells who asks on the LAN what interfaces there are.
@@ -65,6 +66,7 @@ type speaker struct {
 	sessions   latest[struct{}]
 	claims     latest[struct{}] // the LAN, or the state file, has news
 	gates      latest[struct{}]
+	fitness    latest[struct{}] // Services have endpoints on the node, or none any more
 	fellowship latest[struct{}] // the candidates have agreed on something else
 	pings      chan chan struct{}
 	// heartbeatKeys are those that a keyring tells.
@@ -122,6 +124,7 @@ func Run(ctx context.Context, config Config) error {
 		bgpAnnouncer.Run,
 		lan.Run,
 		s.gate.run,
+		s.endpoints.run,
 		s.tidy.run,
 		keys.run,
 		hosts.prober.Run,
@@ -169,7 +172,7 @@ func (s *speaker) run(ctx context.Context, api *client, interfaces inventory, be
 }
 
 func newSpeaker(version, nodeName string) *speaker {
-	return &speaker{
+	s := &speaker{
 		version:    version,
 		nodeName:   nodeName,
 		keeper:     noKeeper{},
@@ -182,6 +185,7 @@ func newSpeaker(version, nodeName string) *speaker {
 		sessions:   newLatest[struct{}](),
 		claims:     newLatest[struct{}](),
 		gates:      newLatest[struct{}](),
+		fitness:    newLatest[struct{}](),
 		fellowship: newLatest[struct{}](),
 		pings:      make(chan chan struct{}),
 		linkTo:     linkTo,
@@ -190,4 +194,8 @@ func newSpeaker(version, nodeName string) *speaker {
 
 		heartbeatKeys: newLatest[heartbeatKeys](),
 	}
+	s.endpoints = newEndpoints(
+		func() bool { return s.gate.state() == gateUnhealthy },
+		func() { s.fitness.put(struct{}{}) })
+	return s
 }

@@ -22,6 +22,7 @@ type status struct {
 
 	adjacencies []heartbeat.Adjacency
 	heartbeats  heartbeat.Counters
+	fit, unfit  int // health check ports
 
 	sessions []announce.Session
 	received map[string]uint64
@@ -44,6 +45,7 @@ func (s *speaker) snapshot() status {
 	out := s.status
 	out.received, out.lan = received, lan
 	out.adjacencies, out.heartbeats = s.fellows.Adjacencies(), s.fellows.Counters()
+	out.fit, out.unfit = s.endpoints.count()
 	return out
 }
 
