@@ -71,8 +71,8 @@ func (c *cluster) testLoss(t *testing.T, ctx context.Context) {
 	const count = 100
 	for _, test := range []struct {
 		percent     float64
-		least, most int // many standard deviations away from what is expected
-	}{{100, 0, 0}, {50, 5, 50}, {0, count, count}} {
+		least, most int // many standard deviations away, and some are late on busy cores
+	}{{100, 0, 0}, {50, 5, 50}, {0, 75, count}} {
 		must(t, c.SetLoss(ctx, test.percent))
 		if n := c.answered(t, ctx, lab.LAN, addr.Node(1).IPv4.String(), count); n < test.least || n > test.most {
 			t.Errorf("%d of %d answers with %g %% of loss", n, count, test.percent)
