@@ -29,6 +29,10 @@ type surroundings struct {
 	// nextHop6 is the node's IPv6 address on the link towards an IPv4 router,
 	// the zero Addr if there is none.
 	nextHop6 func(router netip.Addr) netip.Addr
+	// stranded names the interface without a carrier that has a session's source
+	// address, and so its next hop, while the router is reached through another one;
+	// empty if it is not so.
+	stranded func(source, router netip.Addr) string
 	// held are the peers that were set last, by name. A peer that cannot be had
 	// as the program wants it stays as it is here: no mistake in a BGPPeer or a
 	// Secret ends a session that works.
@@ -37,6 +41,8 @@ type surroundings struct {
 	demoted bool
 	// unfit are the health check ports of Services without an endpoint on the node.
 	unfit map[uint16]bool
+	// silenced are the peers that are sent nothing; compile finds out.
+	silenced map[string]bool
 }
 
 // demotes reports whether routers are to prefer other nodes for a group's addresses.
@@ -52,7 +58,14 @@ func (s *surroundings) demotes(g *announce.Group) bool {
 func compile(p *announce.Program, s surroundings) (state bgp.State, problems map[string]string, err error) {
 	state.RouterID = p.RouterID
 	state.Peers, problems = compilePeers(p.Peers, s)
+	s.silenced = make(map[string]bool)
 	for _, peer := range state.Peers {
+		if peer.Source.IsValid() {
+			if name := s.stranded(peer.Source, peer.Address); name != "" {
+				s.silenced[peer.Name] = true
+				problems[peer.Name] = fmt.Sprintf("interface %s, which has the source address, and so the next hop, %v, has no carrier: nothing is announced", name, peer.Source)
+			}
+		}
 		if problems[peer.Name] == "" && needsNextHop6(peer) && !peer.NextHop6.IsValid() && sent6(p.Groups, peer.Name) {
 			problems[peer.Name] = fmt.Sprintf("no IPv6 next hop on the interface towards %v: IPv6 addresses are not announced", peer.Address)
 		}
@@ -352,6 +365,9 @@ func merge(groups []announce.Group, sources []int, s surroundings) []bgp.Export 
 	for _, source := range sources {
 		b := groups[source].BGP
 		for _, peer := range b.Peers {
+			if s.silenced[peer] {
+				continue
+			}
 			a, more := byPeer[peer]
 			a.Demoted = s.demotes(&groups[source]) && (a.Demoted || !more)
 			a.LocalPref = max(a.LocalPref, b.LocalPref)

@@ -391,6 +391,53 @@ func TestCompileDemotes(t *testing.T) {
 	}
 }
 
+// TestCompileStranded: a session whose next hop has lost its carrier, and that lives by
+// another way, announces nothing; others are not concerned.
+func TestCompileStranded(t *testing.T) {
+	t.Parallel()
+	peer := func(name, address, source string) announce.Peer {
+		p := announce.Peer{
+			Name: name, LocalASN: 64512, PeerASN: 64512, Address: netip.MustParseAddr(address),
+			HoldTime: announce.Duration(9 * time.Second), IPv4: true, Multihop: 4,
+		}
+		p.Source, _ = netip.ParseAddr(source)
+		return p
+	}
+	p := announce.Program{
+		RouterID: netip.MustParseAddr("192.0.2.10"),
+		Peers:    []announce.Peer{peer("a", "198.51.100.1", "192.0.2.10"), peer("b", "198.51.100.2", "198.51.100.10"), peer("c", "198.51.100.3", "")},
+		Groups: []announce.Group{
+			{BGP: &announce.BGP{Peers: []string{"a"}}, Addresses: ranges("203.0.113.1")},
+			{BGP: &announce.BGP{Peers: []string{"a", "b", "c"}}, Addresses: ranges("203.0.113.2")},
+		},
+	}
+	state, problems, err := compile(&p, surroundings{stranded: func(source, _ netip.Addr) string {
+		if source == netip.MustParseAddr("192.0.2.10") {
+			return "eth1"
+		}
+		return ""
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(map[string][]string)
+	for _, g := range state.Groups {
+		for _, e := range g.Exports {
+			for _, name := range e.Peers {
+				for _, prefix := range g.Prefixes {
+					sent[name] = append(sent[name], prefix.String())
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string][]string{"b": {"203.0.113.2/32"}, "c": {"203.0.113.2/32"}}, sent); diff != "" {
+		t.Error(diff)
+	}
+	if len(problems) != 1 || !strings.Contains(problems["a"], "interface eth1") || len(state.Peers) != 3 {
+		t.Errorf("problems %v, peers %v", problems, state.Peers)
+	}
+}
+
 // TestCompileDemotesUnfit: addresses without an endpoint on the node are demoted for
 // themselves, but not what is announced for others as well.
 func TestCompileDemotesUnfit(t *testing.T) {

@@ -193,3 +193,18 @@ func nextHop6(nics []nic, router netip.Addr, through int) netip.Addr {
 	}
 	return netip.Addr{}
 }
+
+// strandedOn is the interface without a carrier that has the source address while the
+// router is reached through another one: the session lives, and its next hop does not.
+func strandedOn(links []layer2.Interface, source netip.Addr, through int) string {
+	name := ""
+	for _, l := range links {
+		if slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Addr() == source }) {
+			if l.Carrier || l.Index == through {
+				return ""
+			}
+			name = l.Name
+		}
+	}
+	return name
+}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/announce"
+	"github.com/baremetal-lb/cloud-provider-baremetal/pkg/layer2"
 )
 
 func TestAnnouncing(t *testing.T) {
@@ -67,5 +68,27 @@ func TestLinkTo(t *testing.T) {
 	}
 	if got := linkTo(netip.MustParseAddr("127.0.0.1")); got != loopback.Index {
 		t.Errorf("interface %d, want %d", got, loopback.Index)
+	}
+}
+
+func TestStrandedOn(t *testing.T) {
+	on := func(index int, name string, carrier bool, prefix string) layer2.Interface {
+		return layer2.Interface{Index: index, Name: name, Carrier: carrier, Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
+	}
+	for name, test := range map[string]struct {
+		links   []layer2.Interface
+		through int
+		want    string
+	}{
+		"carrier":               {[]layer2.Interface{on(2, "eth0", true, "192.0.2.10/24")}, 3, ""},
+		"none":                  {[]layer2.Interface{on(2, "eth0", false, "192.0.2.10/24")}, 3, "eth0"},
+		"none, and no way":      {[]layer2.Interface{on(2, "eth0", false, "192.0.2.10/24")}, 2, ""},
+		"another address":       {[]layer2.Interface{on(2, "eth0", false, "192.0.2.11/24")}, 3, ""},
+		"on one of two":         {[]layer2.Interface{on(2, "eth0", false, "192.0.2.10/24"), on(4, "eth1", true, "192.0.2.10/32")}, 3, ""},
+		"on an unknown, as lo0": {nil, 3, ""},
+	} {
+		if got := strandedOn(test.links, netip.MustParseAddr("192.0.2.10"), test.through); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
 	}
 }

@@ -56,6 +56,7 @@ type desk struct {
 	takeovers  []announce.Takeover
 	hears      []string                  // that were reported last
 	nextHops   map[netip.Addr]netip.Addr // that were used, by router
+	stranded   map[session]string        // interfaces, as they were found
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
 
@@ -71,6 +72,9 @@ type desk struct {
 	booting bool
 	hold    <-chan time.Time
 }
+
+// session is the two ends of one.
+type session struct{ source, router netip.Addr }
 
 // hurry has the next report written as early as u says.
 func (d *desk) hurry(u urgency) { d.urgency = max(d.urgency, u) }
@@ -112,7 +116,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 			d.interfaces = i
 			s.setLinks(i.links)
 			s.carryOutLAN(d)
-			if s.nextHopMoved(d) {
+			if s.nextHopsMoved(d) {
 				s.carryOut(ctx, d)
 			}
 		case <-s.routes.c:
@@ -336,7 +340,7 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 	}
 	s.carryOutLAN(d) // first, for it takes no time
 	known, problems := s.vault.passwords()
-	d.nextHops = make(map[netip.Addr]netip.Addr)
+	d.nextHops, d.stranded = make(map[netip.Addr]netip.Addr), make(map[session]string)
 	state, peers, err := compile(d.program, surroundings{
 		passwords: known,
 		problems:  problems,
@@ -344,6 +348,11 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 			hop := nextHop6(d.interfaces.nics, router, s.linkTo(router))
 			d.nextHops[router] = hop
 			return hop
+		},
+		stranded: func(source, router netip.Addr) string {
+			name := strandedOn(d.interfaces.links, source, s.linkTo(router))
+			d.stranded[session{source, router}] = name
+			return name
 		},
 		held:    d.peers,
 		demoted: s.gate.state() == gateUnhealthy,
@@ -458,8 +467,14 @@ func sessions(held []announce.Session, problems map[string]string) []announce.Se
 	return out
 }
 
-// nextHopMoved reports whether a next hop that is in use is another one now.
-func (s *speaker) nextHopMoved(d *desk) bool {
+// nextHopsMoved reports whether a next hop that is in use is another one now, or is not
+// where it was.
+func (s *speaker) nextHopsMoved(d *desk) bool {
+	for at, name := range d.stranded {
+		if strandedOn(d.interfaces.links, at.source, s.linkTo(at.router)) != name {
+			return true
+		}
+	}
 	for router, hop := range d.nextHops {
 		if nextHop6(d.interfaces.nics, router, s.linkTo(router)) != hop {
 			return true

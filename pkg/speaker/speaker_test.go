@@ -451,6 +451,38 @@ func TestLoopDemotesFromTheStart(t *testing.T) {
 	})
 }
 
+// TestLoopFollowsCarrier: what a next hop without a carrier was announced for is
+// withdrawn, where the session goes another way, and announced again.
+func TestLoopFollowsCarrier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		p, err := announce.Decode(program(t, 1, nil, "203.0.113.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Peers[0].Source = netip.MustParseAddr("192.0.2.10")
+		p.Normalize()
+		value, err := announce.Encode(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.see(value)
+		for _, carrier := range []bool{true, false, true} {
+			h.interfaces.put(inventory{links: []layer2.Interface{{
+				Index: 7, Name: "eth1", Carrier: carrier, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")},
+			}}})
+			synctest.Wait()
+			state, _ := h.board.shown()
+			if exported := len(state.Groups) == 1 && len(state.Groups[0].Exports) == 1; exported != carrier {
+				t.Errorf("carrier %v: groups %+v", carrier, state.Groups)
+			}
+			if r := h.report(t); len(r.Sessions) != 1 || (r.Sessions[0].Error == "") != carrier {
+				t.Errorf("carrier %v: report %+v", carrier, r)
+			}
+		}
+	})
+}
+
 func TestLoopFollowsNextHop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
