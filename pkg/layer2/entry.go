@@ -80,13 +80,14 @@ type entry struct {
 // want makes the entry what the state wants it to be.
 func (b *book) want(e *entry, w want, interfaces []Interface, now time.Time) {
 	before, role := e.caution, e.role
+	loud := e.quiet && !w.quiet
 	e.caution, e.bound, e.role, e.quiet = w.caution, w.bound, w.role, w.quiet
 	moved := b.move(e, w.links, interfaces, now)
 	if e.role != Own {
 		b.stepAside(e, w.owner, now)
 		return
 	}
-	renewed := role == Own && e.phase == announced && e.round != w.round
+	renewed := role == Own && e.phase == announced && (e.round != w.round || loud)
 	e.round = w.round
 	if renewed {
 		for _, p := range e.places {

@@ -72,7 +72,7 @@ func (j *job) frames() [][]byte {
 		return [][]byte{check(p.link.mac, j.check, addr)}
 	case !j.assert && p.entry.asking:
 		return [][]byte{probe(p.link, addr)}
-	case !j.assert && p.entry.quiet && p.refreshes():
+	case p.entry.quiet:
 		return nil
 	case addr.Is6():
 		return [][]byte{wire.NDPAnnouncement(p.link.mac, addr)}
@@ -107,7 +107,7 @@ func (b *book) sent(j job, frames int, now time.Time) {
 		return
 	case j.assert:
 		p.asserting = false
-		b.counters.gratuitous.Add(1)
+		b.counters.gratuitous.Add(uint64(frames))
 		return
 	}
 	defer b.schedule(p.entry)
@@ -126,7 +126,7 @@ func (b *book) sent(j job, frames int, now time.Time) {
 		p.start = now
 	}
 	rounds := bursts[familyOf(p.entry.addr)]
-	if !p.refreshes() {
+	if p.round < len(rounds) {
 		p.due = p.start.Add(rounds[p.round])
 		return
 	}

@@ -74,7 +74,7 @@ func (p *place) queue() {
 	u := atOnce
 	switch {
 	case p.entry.asking || p.round == 0:
-	case !p.refreshes():
+	case p.round < len(bursts[familyOf(p.entry.addr)]):
 		u = laterRound
 	default:
 		u = refresh
@@ -82,9 +82,6 @@ func (p *place) queue() {
 	p.queued = true
 	p.lane().ready[u].push(job{place: p, ticket: p.ticket})
 }
-
-// refreshes reports whether the burst is over.
-func (p *place) refreshes() bool { return p.round >= len(bursts[familyOf(p.entry.addr)]) }
 
 // check puts a check into the queue.
 func (p *place) check(owner announce.MAC) {

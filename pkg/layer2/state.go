@@ -64,8 +64,8 @@ type Group struct {
 	// Round has addresses that are announced already announced anew when it changes:
 	// another owner has given them up, and somebody may have learnt its MAC address.
 	Round uint32
-	// Quiet addresses are not refreshed: another node may own them, which this one
-	// would take the traffic from that it does not hear.
+	// Quiet addresses are answered, and nothing is sent unasked: another node, which
+	// this one does not hear, may own them, and would lose its traffic.
 	Quiet bool
 }
 
