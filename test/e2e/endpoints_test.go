@@ -163,3 +163,52 @@ func endpointGone(t *testing.T, c *cluster.Cluster) {
 	leave(t, c, "node1")
 	leave(t, c, "node2")
 }
+
+// layer2EndpointGone: while the planner is away, a candidate with an endpoint takes the
+// address over on the LAN, and keeps it.
+func layer2EndpointGone(t *testing.T, c *cluster.Cluster) {
+	c.Apply(t, lanPool)
+	place(t, c, "placed", "node1", "node2")
+	c.Apply(t, cluster.Service("placed", "externalTrafficPolicy: Local"))
+	address := c.Address(t, "placed")
+	owner := c.WaitOwner(t, address, "node1", "node2")
+	other := map[string]string{"node1": "node2", "node2": "node1"}[owner]
+	getLAN(t, c, lab.LAN, address)
+
+	start := stopPlanner(t, c)
+	load := lanLoad(t, c, lanURL(address), lab.LoadOptions{Rate: 20, Timeout: time.Second})
+	left := time.Now()
+	leave(t, c, owner)
+	c.WaitOwner(t, address, other)
+	t.Logf("%s has the address %s after the Pod on %s was given up", other, time.Since(left).Round(10*time.Millisecond), owner)
+	getLAN(t, c, lab.LAN, address)
+	report, err := load.Stop()
+	if err != nil {
+		t.Error(err)
+	}
+	t.Log(report)
+	if report.LongestOutage > 10*time.Second {
+		t.Errorf("requests failed for %s", report.LongestOutage)
+	}
+
+	// Where no candidate has an endpoint, nobody is better.
+	heard := capture(t, c)
+	mac, err := c.MAC(cluster.Context(t), owner, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave(t, c, other)
+	waitUnfit(t, c, other, address, true)
+	never(t, heard, 3*time.Second, owner+" takes the address back", claimOf(mac, address))
+	enter(t, c, other)
+	waitUnfit(t, c, other, address, false)
+	getLAN(t, c, lab.LAN, address)
+
+	enter(t, c, owner)
+	start()
+	c.WaitOwner(t, address, other)
+	getLAN(t, c, lab.LAN, address)
+	c.Delete(t, "service/placed", "daemonset/placed", "addresspool/lan")
+	leave(t, c, owner)
+	leave(t, c, other)
+}
