@@ -29,6 +29,7 @@ func TestBGP(t *testing.T) {
 	t.Run("Service life", func(t *testing.T) { serviceLife(t, c) })
 	t.Run("Requested addresses", func(t *testing.T) { requestedAddresses(t, c) })
 	t.Run("Local traffic follows its pod", func(t *testing.T) { localTraffic(t, c) })
+	t.Run("Endpoint gone while the planner is away", func(t *testing.T) { endpointGone(t, c) })
 	t.Run("Restarts", func(t *testing.T) { restarts(t, c) })
 	t.Run("New node", func(t *testing.T) { newNode(t, c) })
 	t.Run("Dead node", func(t *testing.T) { deadNode(t, c) })

@@ -26,6 +26,7 @@ func TestLayer2(t *testing.T) {
 	t.Run("Dual stack", func(t *testing.T) { layer2DualStack(t, c) })
 	t.Run("Neighbour unreachability detection", func(t *testing.T) { layer2Neighbors(t, c) })
 	t.Run("Local traffic follows its pod", func(t *testing.T) { layer2Local(t, c) })
+	t.Run("Endpoint gone while the planner is away", func(t *testing.T) { layer2EndpointGone(t, c) })
 	t.Run("BGP and Layer2", func(t *testing.T) { layer2AndBGP(t, c) })
 	t.Run("Interfaces", func(t *testing.T) { layer2Interfaces(t, c) })
 	t.Run("kube-proxy in IPVS mode", func(t *testing.T) { layer2IPVS(t, c) })
