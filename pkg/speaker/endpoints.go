@@ -193,7 +193,9 @@ func (e *endpoints) take(port uint16, from netip.Addr, status int) {
 	if from.IsValid() {
 		p.answered = from
 	}
-	changed := p.take(status, time.Now())
+	// The times of the questions count: an answer that came late would have the third
+	// one, two seconds after the first, come too early, and take another second.
+	changed := p.take(status, p.asked)
 	e.mu.Unlock()
 	if changed {
 		e.changed()

@@ -176,6 +176,28 @@ func TestEndpointsAskSuspectsFirst(t *testing.T) {
 	})
 }
 
+// TestEndpointsLateAnswer: the first of three answers is later than the others, and the
+// third one is enough all the same.
+func TestEndpointsLateAnswer(t *testing.T) {
+	t.Parallel()
+	e := newEndpoints(func() bool { return false }, func() {})
+	e.want([]uint16{30000}, nil)
+	synctest.Test(t, func(t *testing.T) {
+		for i, late := range []time.Duration{900 * time.Millisecond, 0, 0} {
+			asked := time.Now()
+			if q, _ := e.next(asked); q == nil {
+				t.Fatalf("question %d comes too early", i)
+			}
+			time.Sleep(late)
+			e.take(30000, addrs("127.0.0.1")[0], 503)
+			time.Sleep(portInterval - time.Since(asked))
+		}
+	})
+	if !e.unfit()[30000] {
+		t.Error("not unfit, two seconds after the first question")
+	}
+}
+
 // TestEndpointsHang: ports that hang hold up others, but not for long.
 func TestEndpointsHang(t *testing.T) {
 	t.Parallel()

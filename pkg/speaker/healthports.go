@@ -80,18 +80,19 @@ func (ports healthPorts) due(now time.Time) (next *healthPort, wait time.Duratio
 	return next, wait
 }
 
-// take takes notice of an answer, and reports whether it made the port fit or unfit.
+// take takes notice of the answer to a question of that time, and reports whether it made
+// the port fit or unfit.
 // Only two are understood: of others, it is not known who they are from.
-func (p *healthPort) take(status int, now time.Time) (changed bool) {
+func (p *healthPort) take(status int, asked time.Time) (changed bool) {
 	before := p.unfit
 	switch {
 	case status == http.StatusOK:
 		p.empty, p.unfit = time.Time{}, false
 	case status != http.StatusServiceUnavailable:
 	case p.empty.IsZero():
-		p.empty = now
+		p.empty = asked
 	default:
-		p.unfit = p.unfit || now.Sub(p.empty) >= unfitAfter
+		p.unfit = p.unfit || asked.Sub(p.empty) >= unfitAfter
 	}
 	return p.unfit != before
 }
