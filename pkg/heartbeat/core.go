@@ -94,6 +94,10 @@ type link struct {
 	// after there had been none for a while.
 	heard, back time.Time
 	found       []netip.Addr
+	// tries are questions to the witnesses in a row since anybody was heard, tried the
+	// time of the last.
+	tries int
+	tried time.Time
 	// deaf: nobody on the link answers, though all were asked.
 	deaf bool
 }
@@ -109,7 +113,24 @@ func (l *link) hear(now time.Time) {
 	if now.Sub(l.heard) >= witnessMargin {
 		l.back = now
 	}
-	l.heard = now
+	l.heard, l.tries = now, 0
+}
+
+// nextTry is when the witnesses are to be asked if nobody is heard: in time for them to
+// be the only ones that answer, for as long as that lasts.
+func (l *link) nextTry(up time.Time) time.Time {
+	switch {
+	case l.tries == 0:
+		return latest(up, l.heard).Add(suspicion)
+	case l.tries < deadTries:
+		return l.tried.Add(tryTime)
+	}
+	return l.tried.Add(deadPace)
+}
+
+// unanswered reports whether they have been asked often enough.
+func (l *link) unanswered(now time.Time) bool {
+	return l.tries > deadTries || l.tries == deadTries && now.Sub(l.tried) >= answerTime
 }
 
 // entry is an address.
@@ -664,7 +685,7 @@ func (c *core) listen(now time.Time) {
 // isDeaf reports whether everybody on the link was asked and nobody has answered. The
 // fellows that hear of it know that it is only one way that is broken.
 func (c *core) isDeaf(index int, now time.Time) (deaf bool) {
-	if now.Sub(c.links[index].heard) < deadTime {
+	if l := c.links[index]; !l.unanswered(now) || now.Sub(l.heard) < deadTime {
 		return false
 	}
 	for _, a := range c.adjacencies {
@@ -711,11 +732,20 @@ func (c *core) probe(now time.Time, out *actions) {
 			l.scouted = now
 			out.scouts = append(out.scouts, a.link)
 		}
-		alone := now.Sub(l.heard) >= witnessMargin
-		if now.Sub(a.evidence()) < witnessMargin || l.asked.Equal(now) || a.liveness(now) == Dead && !c.unsettled && !alone {
+		if now.Sub(a.evidence()) < witnessMargin || l.asked.Equal(now) || a.liveness(now) == Dead && !c.unsettled {
 			continue
 		}
 		c.askWitnesses(a, now, out)
+	}
+	for _, a := range c.adjacencies {
+		l := c.links[a.link]
+		if now.Before(l.nextTry(c.up[a.link])) {
+			continue
+		}
+		l.tries, l.tried = min(l.tries+1, deadTries+1), now
+		if !l.asked.Equal(now) {
+			c.askWitnesses(a, now, out)
+		}
 	}
 }
 
@@ -845,6 +875,7 @@ func (c *core) nextTurn(now time.Time) time.Time {
 		sooner(a.nextSend())
 		sooner(c.nextTry(a))
 		sooner(a.nextChange(now))
+		sooner(c.links[a.link].nextTry(c.up[a.link]))
 	}
 	if c.unsettled {
 		sooner(now.Add(unsettledPace))

@@ -48,6 +48,8 @@ type rules struct {
 	inspects,
 	// noRefusal: kernels do not say that nobody listens.
 	noRefusal bool
+	// slowClient: the client takes a moment to answer.
+	slowClient bool
 	// second: all nodes have a second interface, on which the address is announced, too.
 	second bool
 	// groups are those of a node; nil: all share one address, as the program says.
@@ -514,7 +516,11 @@ func (w *world) ask(m *machine, q ask) {
 	host := w.hostAt(q.link, q.host)
 	if host == w.client() {
 		if w.meets(m.index, host) {
-			w.send(frame{to: m.index, link: q.link, kind: answerOf, host: q.host, mac: nodeMAC(host)}, 0)
+			after := time.Duration(0)
+			if w.rules.slowClient {
+				after = w.rules.grid
+			}
+			w.send(frame{to: m.index, link: q.link, kind: answerOf, host: q.host, mac: nodeMAC(host)}, after)
 		}
 		return
 	}

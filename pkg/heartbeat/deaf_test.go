@@ -1,0 +1,30 @@
+package heartbeat
+
+import (
+	"testing"
+	"time"
+)
+
+// TestAlone: a node whose fellows are all dead hears its witness, with whatever delay that
+// answers, and where some of the questions get lost.
+func TestAlone(t *testing.T) {
+	for _, n := range []int{2, 3} {
+		for _, loss := range []int{0, 20} {
+			w := settled(t, n, func(r *rules) { r.slowClient, r.grid = true, time.Millisecond })
+			w.api, w.rules.loss = false, loss
+			for i := 1; i < n; i++ {
+				w.powerOff(i)
+			}
+			w.run(2*time.Second, nil)
+			deaf := time.Duration(0)
+			w.run(time.Minute, func(d time.Duration) {
+				if w.nodes[0].core.links[1].deaf {
+					deaf += d
+				}
+			})
+			if deaf > 0 {
+				t.Errorf("%d nodes, one of %d frames lost: heard nobody for %v", n, loss, deaf)
+			}
+		}
+	}
+}
