@@ -28,3 +28,22 @@ func TestAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestSwitchRestarts: nobody hears anybody for a while. Whoever is heard again first says
+// that it hears nobody, and is about to.
+func TestSwitchRestarts(t *testing.T) {
+	for _, n := range []int{2, 3} {
+		for phase := range 30 {
+			w := settled(t, n)
+			w.api = false
+			nodes := []int{0, 1, 2}[:n]
+			on((*world).isolate, nodes...)(w)
+			w.run(3*time.Second+time.Duration(phase)*10*time.Millisecond, nil)
+			on((*world).rejoin, nodes...)(w)
+			w.run(2*time.Second, nil)
+			if w.takeovers() > 0 {
+				t.Errorf("%d nodes, after %d ms: %v", n, phase*10, w)
+			}
+		}
+	}
+}

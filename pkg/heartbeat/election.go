@@ -115,10 +115,12 @@ func (c *core) deafened(e *entry, owner *peer, now time.Time) bool {
 	if !c.deaf(owner, e.group, now) {
 		return false
 	}
-	if c.answeredTo(e, owner, now) {
+	// It may be this node that nobody hears, the owner included; and where a cut has just
+	// ended, the owner is about to hear somebody.
+	if c.answeredTo(e, owner, now) && now.Sub(owner.back()) >= returnTime {
 		return true
 	}
-	c.unsettled = true // it may be this node that nobody hears, the owner included
+	c.unsettled = true
 	return false
 }
 
