@@ -53,6 +53,14 @@ func TestSecondLink(t *testing.T) {
 	w.wantOwners(t, 0)
 	w.rejoin(0)
 	w.run(time.Second, nil)
+	w.nodes[1].severed = true // who cannot know that the owner hears on the other one is told
+	w.run(time.Second, nil)
+	w.deafen(0)
+	w.run(5*time.Second, nil)
+	w.wantOwners(t, 0)
+	w.rejoin(0)
+	w.nodes[1].severed = false
+	w.run(time.Second, nil)
 	w.nodes[0].severed = true
 	w.run(5*time.Second, nil)
 	w.wantOwners(t, 0)

@@ -126,7 +126,7 @@ func (c *core) deafened(e *entry, owner *peer, now time.Time) bool {
 
 // deaf reports whether nothing arrives at the node on any link that the addresses are
 // announced on, though it sends: by its own account it has asked everybody and nobody
-// has answered.
+// has answered. Of a link on which it is not heard others may know better.
 func (c *core) deaf(p *peer, g *group, now time.Time) (deaf bool) {
 	for _, a := range p.adjacencies {
 		if !slices.Contains(g.links, a.link) {
@@ -135,7 +135,7 @@ func (c *core) deaf(p *peer, g *group, now time.Time) (deaf bool) {
 		switch l := a.liveness(now); {
 		case l == Up && a.deaf:
 			deaf = true
-		case l > Unheard:
+		case l > Unheard || c.told(a, now):
 			return false
 		}
 	}
@@ -334,15 +334,17 @@ func (c *core) first(e *entry, owner *peer, now time.Time, fits func(*peer) bool
 // it is the way to it that is broken, and not the owner.
 func (c *core) relayed(e *entry, owner *peer, now time.Time) bool {
 	return slices.ContainsFunc(owner.adjacencies, func(a *adjacency) bool {
-		if !slices.Contains(e.group.links, a.link) {
-			return false
-		}
-		counts := relayTime
-		if now.Sub(a.evidence()) > longTime {
-			counts = longRelayTime
-		}
-		return now.Sub(c.viewed[viewKey{owner.id, a.segment}]) < counts
+		return slices.Contains(e.group.links, a.link) && c.told(a, now)
 	})
+}
+
+// told reports whether others have told of a sign of life of the fellow on that link.
+func (c *core) told(a *adjacency, now time.Time) bool {
+	counts := relayTime
+	if now.Sub(a.evidence()) > longTime {
+		counts = longRelayTime
+	}
+	return now.Sub(c.viewed[viewKey{a.peer.id, a.segment}]) < counts
 }
 
 // connected reports whether somebody else on the owner's link has been heard since
