@@ -47,3 +47,19 @@ func TestSwitchRestarts(t *testing.T) {
 		}
 	}
 }
+
+// TestDeafInTwoOrders: candidates whose programs have them in different orders do not wait
+// for each other to replace an owner that hears nobody.
+func TestDeafInTwoOrders(t *testing.T) {
+	for phase := range 10 {
+		w := settled(t, 3)
+		w.api = false
+		w.nodes[1].program.order = orderOf(0, 2, 1)
+		w.tell(&w.nodes[1])
+		w.run(time.Second+time.Duration(phase)*10*time.Millisecond, nil)
+		w.deafen(0)
+		if gap := w.gap(3 * time.Second); gap > failover+followTime {
+			t.Errorf("nobody answered for %v: %v", gap, w)
+		}
+	}
+}

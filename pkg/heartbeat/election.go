@@ -81,13 +81,14 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	case e.role == Own:
 		c.yield(e, now)
 	}
-	if l >= Serving || l == Unheard {
+	deaf := l == Up && c.deaf(owner, e.group, now)
+	if l >= Serving && !deaf || l == Unheard {
 		e.vacant = time.Time{}
 	}
 	switch l {
 	case Up:
 		switch {
-		case c.gives(e, owner) && c.follows(e, owner, false, now), c.deafened(e, owner, now) && c.follows(e, owner, true, now):
+		case c.gives(e, owner) && c.follows(e, owner, false, now), deaf && c.deafened(e, owner, now) && c.succeeds(e, owner, now):
 			return c.claim(e)
 		case (owner.restarting() || owner.starting()) && e.seen == owner.id && c.covers(e, owner, now):
 			return Cover // until it owns the address again
@@ -109,12 +110,8 @@ func (c *core) gives(e *entry, owner *peer) bool {
 	return owner.releasing() || owner.unfit[e.addr] || owner.restarting() && !c.mayCover(e, owner)
 }
 
-// deafened reports whether the owner, which is heard, does not hear those who ask for the
-// address.
+// deafened reports whether an owner that says so is the one that is cut off.
 func (c *core) deafened(e *entry, owner *peer, now time.Time) bool {
-	if !c.deaf(owner, e.group, now) {
-		return false
-	}
 	// It may be this node that nobody hears, the owner included; and where a cut has just
 	// ended, the owner is about to hear somebody.
 	if c.answeredTo(e, owner, now) && now.Sub(owner.back()) >= returnTime {
