@@ -149,7 +149,7 @@ func (e *endpoints) next(now time.Time) (q *question, wait time.Duration) {
 	}
 	p.asked, p.asking = now, true
 	q = &question{port: p.number}
-	if p.answered.IsValid() {
+	if slices.Contains(e.own, p.answered) { // another node may have it by now
 		q.addresses = append(q.addresses, p.answered)
 	}
 	// In its nftables mode, kube-proxy listens at the node's primary addresses only

@@ -246,7 +246,7 @@ func TestEndpointsFindKubeProxy(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		expect("everywhere", 2*time.Second, "127.0.0.1", "127.0.0.1")
 		p.listen("192.0.2.2")
-		expect("primary addresses", time.Second, "127.0.0.1", "127.0.0.1", "192.0.2.1", "192.0.2.2")
+		expect("primary addresses", time.Second, "127.0.0.1", "192.0.2.1", "192.0.2.2")
 		expect("remembered", 2*time.Second, "192.0.2.2", "192.0.2.2")
 		p.answer(0, 30000)
 		expect("away", time.Second, "192.0.2.2", "127.0.0.1", "192.0.2.1", "192.0.2.2", "2001:db8::1")
@@ -255,6 +255,8 @@ func TestEndpointsFindKubeProxy(t *testing.T) {
 		p.listen("2001:db8::1")
 		expect("IPv6", time.Second, "192.0.2.2", "127.0.0.1", "192.0.2.1", "192.0.2.2", "2001:db8::1")
 		expect("IPv6, remembered", time.Second, "2001:db8::1")
+		e.want([]uint16{30000}, addrs("192.0.2.1"))
+		expect("another node's by now", time.Second, "127.0.0.1", "192.0.2.1")
 	})
 }
 
