@@ -286,3 +286,29 @@ func (w *world) wantEach(t *testing.T, owner func(candidates []int) int) {
 		t.Errorf("%d times an address is owned by a wrong node, or not by the right one; the roles are %v", wrong, w.count())
 	}
 }
+
+// TestUnsure: where all lose what they serve an address with, it does not go from one that
+// has found out to one that has not yet.
+func TestUnsure(t *testing.T) {
+	w := settled(t, 3)
+	w.api = false
+	now := func(i int, unfit, unsure bool) {
+		w.change(i, func(m *machine) { m.unfit, m.unsure = unfit, unsure })
+		w.run(time.Second, nil)
+	}
+	now(1, false, true)
+	now(2, false, true)
+	now(0, true, false)
+	w.wantOwners(t, 0)
+	now(1, true, false)
+	now(2, true, false)
+	w.wantOwners(t, 0)
+	now(1, false, true) // its speaker is a new one
+	w.wantOwners(t, 0)
+	now(1, false, false)
+	w.wantOwners(t, 1)
+	now(2, false, true)
+	w.powerOff(1) // what one cannot be sure of is better than nobody
+	w.run(time.Second, nil)
+	w.wantOwners(t, 2)
+}

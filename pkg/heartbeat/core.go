@@ -160,6 +160,7 @@ type group struct {
 	epoch      uint32
 	links      []int
 	unfit      bool
+	unsure     bool
 }
 
 func (g *group) program() holding {
@@ -229,7 +230,7 @@ func (c *core) set(s State, now time.Time) {
 	shared := make(map[id]bool)                             // peers
 	groups := make([]*group, len(s.Groups))
 	for i, g := range s.Groups {
-		groups[i] = &group{epoch: g.Epoch, links: g.Links, unfit: g.Unfit}
+		groups[i] = &group{epoch: g.Epoch, links: g.Links, unfit: g.Unfit, unsure: g.Unsure}
 		for _, name := range g.Candidates {
 			candidate := idOf(s.Cluster, name)
 			groups[i].candidates = append(groups[i].candidates, candidate)

@@ -105,9 +105,10 @@ func (c *core) decide(e *entry, now time.Time) Role {
 	return Standby
 }
 
-// gives reports whether an owner that lives gives the address to whoever is willing.
+// gives reports whether an owner that lives gives the address to this node, if that is
+// willing.
 func (c *core) gives(e *entry, owner *peer) bool {
-	return owner.releasing() || owner.unfit[e.addr] || owner.restarting() && !c.mayCover(e, owner)
+	return owner.releasing() || owner.unfit[e.addr] && !e.group.unsure || owner.restarting() && !c.mayCover(e, owner)
 }
 
 // deafened reports whether an owner that says so is the one that is cut off.

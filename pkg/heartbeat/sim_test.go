@@ -74,12 +74,11 @@ type machine struct {
 	stopped, began time.Time
 	// offline: it does not reach the API server; slow: its speaker does not hear of
 	// new programs; releasing: it is told to give its addresses away; unfit: it has nobody to
-	// serve the address with; keyless: it has
-	// no key; mute: its heartbeats are filtered, and so are those of others at it;
+	// serve the address with, unsure: that it has is not certain; keyless: it has no key; mute: its heartbeats are filtered, and so are those of others at it;
 	// bare: its link has no carrier.
 	// kept is since when it is not.
-	kept                                                 time.Time
-	offline, slow, releasing, unfit, keyless, mute, bare bool
+	kept                                                         time.Time
+	offline, slow, releasing, unfit, unsure, keyless, mute, bare bool
 }
 
 // frame is something that is under way to a node.
@@ -311,7 +310,7 @@ func (w *world) tell(m *machine) {
 	case w.rules.groups != nil:
 		s.Groups = w.rules.groups(m.index)
 	case m.program.order.has(m.index):
-		g := Group{Addresses: []netip.Addr{virtual}, Epoch: m.program.epoch, Links: links, Unfit: m.unfit}
+		g := Group{Addresses: []netip.Addr{virtual}, Epoch: m.program.epoch, Links: links, Unfit: m.unfit, Unsure: m.unsure}
 		for _, i := range m.program.order.nodes() {
 			g.Candidates = append(g.Candidates, nodeName(i))
 		}

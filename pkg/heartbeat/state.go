@@ -60,6 +60,9 @@ type Group struct {
 	// Unfit: this node has nobody to serve the addresses with. It gives them to a
 	// candidate that has, and keeps them as long as there is none.
 	Unfit bool
+	// Unsure: it is not known for certain that this node has somebody. It does not take the
+	// addresses from one that has nobody: that would gain nothing if it has nobody either.
+	Unsure bool
 }
 
 // Role is what a node does about an address.

@@ -39,7 +39,7 @@ type endpoints struct {
 	// answers 503 at every port, whatever the endpoints, and the node as a whole is
 	// not to attract traffic anyway.
 	notForwarding func() bool
-	// changed is called, from questions of run, after a port became fit or unfit.
+	// changed is called, from questions of run, after a port became fit, unsure or unfit.
 	changed func()
 	// transport is replaced in tests.
 	transport http.RoundTripper
@@ -73,13 +73,22 @@ func (e *endpoints) want(ports []uint16, own []netip.Addr) {
 	}
 }
 
-// unfit are the ports of which kube-proxy says that there is no endpoint.
+// unfit are the ports of which kube-proxy says that there is no endpoint, unsure those of
+// which it has not said last that there is one.
 func (e *endpoints) unfit() map[uint16]bool {
+	return e.those(func(p healthPort) bool { return p.unfit })
+}
+func (e *endpoints) unsure() map[uint16]bool {
+	return e.those(func(p healthPort) bool { return !p.fit })
+}
+
+// those are the ports of which that is so.
+func (e *endpoints) those(are func(healthPort) bool) map[uint16]bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var out map[uint16]bool
 	for _, p := range e.ports {
-		if p.unfit {
+		if are(p) {
 			if out == nil {
 				out = make(map[uint16]bool)
 			}

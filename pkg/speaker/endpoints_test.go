@@ -160,17 +160,22 @@ func TestEndpointsAskSuspectsFirst(t *testing.T) {
 		e, changes := asking(t, p)
 		e.want(ports(30000, 200), nil)
 		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := e.unsure(); len(got) > 0 || changes.Load() != 200 {
+			t.Errorf("unsure %v after %d changes", got, changes.Load())
+		}
+		changes.Store(0)
 		p.answer(503, 30077)
 		// Ten seconds for all ports, and two to be sure.
 		time.Sleep(10*time.Second + unfitAfter + 2*questionInterval)
 		synctest.Wait()
-		if got := e.unfit(); len(got) != 1 || !got[30077] || changes.Load() != 1 {
+		if got := e.unfit(); len(got) != 1 || !got[30077] || !e.unsure()[30077] || changes.Load() != 2 {
 			t.Errorf("unfit %v after %d changes", got, changes.Load())
 		}
 		p.answer(200, 30077)
 		time.Sleep(10*time.Second + questionInterval)
 		synctest.Wait()
-		if got := e.unfit(); len(got) != 0 || changes.Load() != 2 {
+		if got := e.unfit(); len(got) != 0 || len(e.unsure()) != 0 || changes.Load() != 3 {
 			t.Errorf("unfit %v after %d changes", got, changes.Load())
 		}
 	})
@@ -222,7 +227,7 @@ func TestEndpointsHang(t *testing.T) {
 				}
 				p.mu.Lock()
 				defer p.mu.Unlock()
-				if p.mostOpen != min(test.hang, maxQuestions) || changes.Load() > 0 {
+				if p.mostOpen != min(test.hang, maxQuestions) || changes.Load() != 4 {
 					t.Errorf("%d questions at a time, %d changes", p.mostOpen, changes.Load())
 				}
 			})
@@ -369,7 +374,7 @@ func TestEndpointsServer(t *testing.T) {
 	server.Close()
 	q, _ := e.next(now.Add(portInterval))
 	e.ask(t.Context(), client, q)
-	if p := e.ports[0]; !p.suspected() || p.asking || changes != 0 {
+	if p := e.ports[0]; !p.suspected() || p.asking || changes != 2 {
 		t.Errorf("without an answer: %+v, %d changes", p, changes)
 	}
 }

@@ -30,8 +30,8 @@ const maxWitnesses = 8
 // compileFellows turns a program into what is agreed on with the other candidates. It
 // is pure. Of more addresses than a node may announce the rest is left out; compileLAN
 // refuses such a program. unfit are the health check ports of Services without an endpoint
-// on the node.
-func compileFellows(p *announce.Program, node string, i inventory, w ways, unfit map[uint16]bool) heartbeat.State {
+// on the node, unsure those of which that is not known.
+func compileFellows(p *announce.Program, node string, i inventory, w ways, unfit, unsure map[uint16]bool) heartbeat.State {
 	s := heartbeat.State{Cluster: p.Cluster, Node: node, Fellows: p.Nodes}
 	for _, l := range i.links {
 		if !l.Carrier || l.Master != "" || l.NoARP || l.MAC == (announce.MAC{}) {
@@ -41,7 +41,7 @@ func compileFellows(p *announce.Program, node string, i inventory, w ways, unfit
 			Index: l.Index, Name: l.Name, Prefixes: l.Prefixes, Witnesses: witnesses(p, node, &l, w.gateways),
 		})
 	}
-	placed := placer{interfaces: i.links, reach: w.interfaces(), unfit: unfit, left: maxPrefixes}
+	placed := placer{interfaces: i.links, reach: w.interfaces(), unfit: unfit, unsure: unsure, left: maxPrefixes}
 	placed.bySubnet = layer2.NewSelection(i.links, placed.reach, nil)
 	for g := range p.Groups {
 		if l := p.Groups[g].Layer2; l != nil && slices.Contains(l.Candidates, node) {
@@ -80,6 +80,7 @@ type placer struct {
 	reach      map[netip.Addr]string
 	bySubnet   *layer2.Selection
 	unfit      map[uint16]bool
+	unsure     map[uint16]bool
 	left       int // addresses that there is room for
 }
 
@@ -105,7 +106,7 @@ func (p *placer) groups(g *announce.Group) (out []heartbeat.Group) {
 			}
 			out = append(out, heartbeat.Group{
 				Addresses: []netip.Addr{addr}, Candidates: g.Layer2.Candidates, Epoch: g.Layer2.Epoch, Links: links,
-				Unfit: p.unfit[g.HealthCheckNodePort],
+				Unfit: p.unfit[g.HealthCheckNodePort], Unsure: p.unsure[g.HealthCheckNodePort],
 			})
 		}
 	}

@@ -55,7 +55,7 @@ func TestCompileFellows(t *testing.T) {
 	)
 	p.Nodes[0].Addresses = addrs("192.0.2.1")
 	p.Nodes[1].Addresses = addrs("192.0.2.2", "203.0.113.2")
-	got := compileFellows(p, "here", i, ways{gateways: addrs("192.0.2.254", "198.51.100.254")}, nil)
+	got := compileFellows(p, "here", i, ways{gateways: addrs("192.0.2.254", "198.51.100.254")}, nil, nil)
 	want := heartbeat.State{
 		Cluster: "c", Node: "here", Fellows: p.Nodes,
 		Links: []heartbeat.Link{{
@@ -72,7 +72,7 @@ func TestCompileFellows(t *testing.T) {
 		t.Error(diff)
 	}
 
-	huge := compileFellows(lanProgram(1, shared(0, []string{"here", "there"}, "2001:db8::-2001:db8::ffff:ffff")), "here", i, ways{}, nil)
+	huge := compileFellows(lanProgram(1, shared(0, []string{"here", "there"}, "2001:db8::-2001:db8::ffff:ffff")), "here", i, ways{}, nil, nil)
 	if n := len(huge.Groups[0].Addresses); n != maxPrefixes {
 		t.Errorf("of a huge range, %d addresses are agreed on", n)
 	}
@@ -89,11 +89,12 @@ func TestCompileFellowsUnfit(t *testing.T) {
 		local(30002, shared(0, candidates, "192.0.2.13")),
 		local(30001, shared(0, candidates, "2001:db8::1")),
 	)
-	want := map[string]bool{"192.0.2.10": false, "192.0.2.11": true, "192.0.2.12": true, "192.0.2.13": false, "2001:db8::1": true}
-	got := make(map[string]bool)
-	for _, g := range compileFellows(p, "here", inventory{}, ways{}, map[uint16]bool{30001: true}).Groups {
+	unfit, unsure := [2]bool{true, true}, [2]bool{false, true}
+	want := map[string][2]bool{"192.0.2.10": {}, "192.0.2.11": unfit, "192.0.2.12": unfit, "192.0.2.13": unsure, "2001:db8::1": unfit}
+	got := make(map[string][2]bool)
+	for _, g := range compileFellows(p, "here", inventory{}, ways{}, map[uint16]bool{30001: true}, map[uint16]bool{30001: true, 30002: true}).Groups {
 		for _, addr := range g.Addresses {
-			got[addr.String()] = g.Unfit
+			got[addr.String()] = [2]bool{g.Unfit, g.Unsure}
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -27,8 +27,8 @@ type healthPort struct {
 	answered netip.Addr
 	// empty is since when the answer is that there is no endpoint, zero if it is not.
 	empty time.Time
-	// unfit: it has been that for long enough.
-	unfit bool
+	// unfit: it has been that for long enough. fit: the last answer is that there is one.
+	unfit, fit bool
 }
 
 // suspected: it may be unfit, which the next answers show.
@@ -81,18 +81,18 @@ func (ports healthPorts) due(now time.Time) (next *healthPort, wait time.Duratio
 }
 
 // take takes notice of the answer to a question of that time, and reports whether it made
-// the port fit or unfit.
+// the port fit or unfit, or left that open.
 // Only two are understood: of others, it is not known who they are from.
 func (p *healthPort) take(status int, asked time.Time) (changed bool) {
-	before := p.unfit
+	before := *p
 	switch {
 	case status == http.StatusOK:
-		p.empty, p.unfit = time.Time{}, false
+		p.empty, p.unfit, p.fit = time.Time{}, false, true
 	case status != http.StatusServiceUnavailable:
 	case p.empty.IsZero():
-		p.empty = asked
+		p.empty, p.fit = asked, false
 	default:
 		p.unfit = p.unfit || asked.Sub(p.empty) >= unfitAfter
 	}
-	return p.unfit != before
+	return p.unfit != before.unfit || p.fit != before.fit
 }

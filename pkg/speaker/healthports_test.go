@@ -32,11 +32,13 @@ func TestHealthPortTake(t *testing.T) {
 	} {
 		var p healthPort
 		now := time.Unix(0, 0)
+		fit := false
 		for i, a := range answers {
-			before := p.unfit
+			before := p
 			now = now.Add(a.after)
-			if changed := p.take(a.status, now); p.unfit != a.unfit || changed != (before != a.unfit) {
-				t.Errorf("%s, answer %d, %d: unfit %t, changed %t", name, i, a.status, p.unfit, changed)
+			fit = a.status == 200 || fit && a.status != 503
+			if changed := p.take(a.status, now); p.unfit != a.unfit || p.fit != fit || changed != (before.unfit != a.unfit || before.fit != fit) {
+				t.Errorf("%s, answer %d, %d: unfit %t, fit %t, changed %t", name, i, a.status, p.unfit, p.fit, changed)
 			}
 		}
 	}

@@ -298,7 +298,7 @@ func (s *speaker) carryOutLAN(d *desk) {
 func (s *speaker) setLAN(d *desk, p *announce.Program, doubtful bool) {
 	d.ways = s.ways(p)
 	s.endpoints.want(healthPortsOf(p, s.nodeName), ownAddresses(d.interfaces))
-	agenda := compileFellows(p, s.nodeName, d.interfaces, d.ways, s.endpoints.unfit())
+	agenda := compileFellows(p, s.nodeName, d.interfaces, d.ways, s.endpoints.unfit(), s.endpoints.unsure())
 	agenda.Keys = d.keys.HeartbeatKeys
 	agenda.Grace, agenda.NoCover = s.grace, !s.cover
 	agenda.Releasing = d.leaving || s.gate.state() == gateUnhealthy
