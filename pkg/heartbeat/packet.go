@@ -232,7 +232,7 @@ func parseClaims(b []byte) (claims []claimed, err error) {
 			unfit: b[16]&unfitBit != 0,
 		}
 		octets, run := int(b[16]&^unfitBit), int(b[17])
-		if octets != 4 && octets != 16 || run == 0 {
+		if octets != 4 && octets != 16 || run == 0 || c.owner == 0 && (c.rank != rank{} || !c.unfit) {
 			return nil, errPacketContent
 		}
 		if b = b[runLength:]; len(b) < run*(octets+followLength) {

@@ -165,6 +165,14 @@ func TestPacketRefusals(t *testing.T) {
 			c := claimed{owner: 1, rank: rank{1, 1}, addresses: rangeFrom(t, "192.0.2.1")}
 			return appendRun(appendRun(p.append(nil), []claimed{c}), []claimed{c})
 		}, errPacketContent},
+		"rank of nobody": {func([]byte) []byte {
+			p := packet{life: 1, seq: 1, chunks: 1}
+			return appendRun(p.append(nil), []claimed{{rank: rank{1, 0}, addresses: rangeFrom(t, "192.0.2.1"), unfit: true}})
+		}, errPacketContent},
+		"run that says nothing": {func([]byte) []byte {
+			p := packet{life: 1, seq: 1, chunks: 1}
+			return appendRun(p.append(nil), []claimed{{addresses: rangeFrom(t, "192.0.2.1")}})
+		}, errPacketContent},
 		"too long": {func([]byte) []byte { return make([]byte, maxPacket-trailerLength+1) }, errPacketLong},
 	} {
 		t.Run(name, func(t *testing.T) {
