@@ -63,3 +63,24 @@ func TestDeafInTwoOrders(t *testing.T) {
 		}
 	}
 }
+
+// TestStoppedWhileDeaf: an owner that stands still while the switch is back says what it knew
+// before when it goes on.
+func TestStoppedWhileDeaf(t *testing.T) {
+	for _, n := range []int{2, 3} {
+		for phase := range 30 {
+			w := settled(t, n)
+			w.api = false
+			nodes := []int{0, 1, 2}[:n]
+			on((*world).isolate, nodes...)(w)
+			w.run(400*time.Millisecond+time.Duration(phase)*10*time.Millisecond, nil)
+			w.stop(0, time.Second)
+			w.run(100*time.Millisecond, nil)
+			on((*world).rejoin, nodes...)(w)
+			w.run(3*time.Second, nil)
+			if w.takeovers() > 0 {
+				t.Errorf("%d nodes, after %d ms: %v", n, phase*10, w)
+			}
+		}
+	}
+}

@@ -124,7 +124,8 @@ func (c *core) deafened(e *entry, owner *peer, now time.Time) bool {
 
 // deaf reports whether nothing arrives at the node on any link that the addresses are
 // announced on, though it sends: by its own account it has asked everybody and nobody
-// has answered. Of a link on which it is not heard others may know better.
+// has answered, and nor has its kernel this node. Of a link on which it is not heard others
+// may know better.
 func (c *core) deaf(p *peer, g *group, now time.Time) (deaf bool) {
 	for _, a := range p.adjacencies {
 		if !slices.Contains(g.links, a.link) {
@@ -132,6 +133,10 @@ func (c *core) deaf(p *peer, g *group, now time.Time) (deaf bool) {
 		}
 		switch l := a.liveness(now); {
 		case l == Up && a.deaf:
+			if end := a.answered.Add(deadTime); now.Before(end) {
+				c.await(end)
+				return false
+			}
 			deaf = true
 		case l > Unheard || c.told(a, now):
 			return false
