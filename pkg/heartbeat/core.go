@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -21,12 +20,6 @@ const (
 	unsettledPace = 20 * time.Millisecond
 	// recentTime is how old a packet may be whose echo introduces a new process.
 	recentTime = time.Second
-	// maxWitnesses bounds the hosts that are asked on a link at a time.
-	maxWitnesses = 8
-	// scoutPace is how often more witnesses are looked for.
-	scoutPace = time.Second
-	// apiPace is how often the API server is asked as a witness.
-	apiPace = 50 * time.Millisecond
 )
 
 // core decides, and has neither clock nor socket: time is an argument that never
@@ -82,55 +75,6 @@ type viewKey struct {
 type adjacencyKey struct {
 	peer id
 	link int
-}
-
-// link is one of the node's own.
-type link struct {
-	Link
-	answered time.Time // when a witness answered
-	asked    time.Time // when they were asked last
-	scouted  time.Time // when others were looked for
-	// heard is the last sign of life of anybody on the link, back when such came again
-	// after there had been none for a while.
-	heard, back time.Time
-	found       []netip.Addr
-	// tries are questions to the witnesses in a row since anybody was heard, tried the
-	// time of the last.
-	tries int
-	tried time.Time
-	// deaf: nobody on the link answers, though all were asked.
-	deaf bool
-}
-
-// witnesses are the hosts to ask.
-func (l *link) witnesses() []netip.Addr {
-	all := slices.Concat(l.Witnesses, l.found)
-	return all[:min(len(all), maxWitnesses)]
-}
-
-// hear notes a sign of life of anybody.
-func (l *link) hear(now time.Time) {
-	if now.Sub(l.heard) >= witnessMargin {
-		l.back = now
-	}
-	l.heard, l.tries = now, 0
-}
-
-// nextTry is when the witnesses are to be asked if nobody is heard: in time for them to
-// be the only ones that answer, for as long as that lasts.
-func (l *link) nextTry(up time.Time) time.Time {
-	switch {
-	case l.tries == 0:
-		return latest(up, l.heard).Add(suspicion)
-	case l.tries < deadTries:
-		return l.tried.Add(tryTime)
-	}
-	return l.tried.Add(deadPace)
-}
-
-// unanswered reports whether they have been asked often enough.
-func (l *link) unanswered(now time.Time) bool {
-	return l.tries > deadTries || l.tries == deadTries && now.Sub(l.tried) >= answerTime
 }
 
 // entry is an address.
@@ -211,101 +155,6 @@ func idOf(cluster, node string) id {
 	return id(binary.BigEndian.Uint64(sum[:]))
 }
 
-// segmentOf identifies the LAN by its subnet.
-func segmentOf(p netip.Prefix) linkID {
-	sum := sha256.Sum256([]byte(p.Masked().String()))
-	return linkID(binary.BigEndian.Uint32(sum[:]))
-}
-
-// set makes s the state.
-func (c *core) set(s State, now time.Time) {
-	if len(s.Keys.Current) == 0 {
-		s.Fellows = nil // nobody to exchange anything with
-	}
-	c.state = s
-	c.self = idOf(s.Cluster, s.Node)
-	c.dirty, c.untold, c.changed, c.news = true, true, true, true
-
-	used, present := make(map[int]bool), make(map[int]bool) // links
-	shared := make(map[id]bool)                             // peers
-	groups := make([]*group, len(s.Groups))
-	for i, g := range s.Groups {
-		groups[i] = &group{epoch: g.Epoch, links: g.Links, unfit: g.Unfit, unsure: g.Unsure}
-		for _, name := range g.Candidates {
-			candidate := idOf(s.Cluster, name)
-			groups[i].candidates = append(groups[i].candidates, candidate)
-			shared[candidate] = true
-		}
-		for _, index := range g.Links {
-			used[index] = true
-		}
-	}
-	for _, l := range s.Links {
-		present[l.Index] = true
-		if _, known := c.up[l.Index]; !known {
-			c.up[l.Index] = now
-		}
-		if !used[l.Index] {
-			continue
-		}
-		if c.links[l.Index] == nil {
-			c.links[l.Index] = &link{}
-		}
-		c.links[l.Index].Link = l
-	}
-	maps.DeleteFunc(c.links, func(index int, _ *link) bool { return !used[index] || !present[index] })
-	maps.DeleteFunc(c.up, func(index int, _ time.Time) bool { return !present[index] })
-	c.setPeers(shared, now)
-	c.setEntries(groups)
-}
-
-// setPeers makes an adjacency of each fellow and link on which both have an
-// address of the same subnet.
-func (c *core) setPeers(shared map[id]bool, now time.Time) {
-	peers := make(map[id]*peer)
-	byKey := make(map[adjacencyKey]*adjacency)
-	for _, f := range c.state.Fellows {
-		node := idOf(c.state.Cluster, f.Name)
-		if node == c.self || !shared[node] || peers[node] != nil {
-			continue
-		}
-		p := c.peers[node]
-		if p == nil {
-			p = &peer{id: node, chunks: [][]claimed{nil}}
-			if c.tables > 0 {
-				p.version = c.newTable() // it may know one of before
-			}
-		}
-		p.name, p.adjacencies = f.Name, nil
-		for _, l := range c.links {
-			from, to, ok := meet(l, f.Links)
-			if !ok {
-				continue
-			}
-			key := adjacencyKey{node, l.Index}
-			a := c.byKey[key]
-			if a == nil || a.to != to.addr || a.segment != segmentOf(from) {
-				a = &adjacency{peer: p, link: l.Index, since: now, seq: p.seq}
-			}
-			a.segment, a.from, a.to, a.mac = segmentOf(from), from.Addr(), to.addr, to.mac
-			byKey[key] = a
-			p.adjacencies = append(p.adjacencies, a)
-		}
-		if len(p.adjacencies) > 0 {
-			slices.SortFunc(p.adjacencies, func(a, b *adjacency) int { return cmp.Compare(a.link, b.link) })
-			peers[node] = p
-		}
-	}
-	c.peers, c.byKey, c.adjacencies = peers, byKey, nil
-	maps.DeleteFunc(c.viewed, func(key viewKey, _ time.Time) bool { return peers[key.of] == nil })
-	for _, a := range byKey {
-		c.adjacencies = append(c.adjacencies, a)
-	}
-	slices.SortFunc(c.adjacencies, func(a, b *adjacency) int {
-		return cmp.Or(cmp.Compare(a.peer.name, b.peer.name), cmp.Compare(a.link, b.link))
-	})
-}
-
 // live is that there is a sign of life of the fellow. If there was none for a while,
 // others are told soon: they may be about to take it for dead.
 func (c *core) live(than *adjacency, now time.Time) {
@@ -324,75 +173,6 @@ func (c *core) live(than *adjacency, now time.Time) {
 func (c *core) newTable() uint32 {
 	c.tables++
 	return c.tables
-}
-
-type station struct {
-	addr netip.Addr
-	mac  announce.MAC
-}
-
-// meet finds a subnet that both have an address in: of IPv4 if there is one, for
-// it needs no duplicate address detection before it works, and on the fellow's
-// interface of the same name if that is in it. On an interface without a global
-// address it is the link itself, to the fellow's interface of that name.
-func meet(own *link, links []announce.Link) (from netip.Prefix, to station, ok bool) {
-	global4 := func(p netip.Prefix) bool { return p.Addr().Is4() && !p.Addr().IsLinkLocalUnicast() }
-	global6 := func(p netip.Prefix) bool { return p.Addr().Is6() && !p.Addr().IsLinkLocalUnicast() }
-	local6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
-	for _, pass := range []struct {
-		suits    func(netip.Prefix) bool
-		anyNames bool
-	}{{global4, false}, {global4, true}, {global6, false}, {global6, true}, {local6, false}} {
-		for _, mine := range own.Prefixes {
-			if !pass.suits(mine) || mine.IsSingleIP() {
-				continue
-			}
-			for _, l := range links {
-				if l.Name != own.Name && !pass.anyNames {
-					continue
-				}
-				for _, theirs := range l.Prefixes {
-					if theirs.Masked() == mine.Masked() && theirs.Addr() != mine.Addr() {
-						return mine, station{theirs.Addr(), l.MAC}, true
-					}
-				}
-			}
-		}
-	}
-	return netip.Prefix{}, station{}, false
-}
-
-// setEntries makes the groups' addresses the entries. What is known of an address
-// that stays is kept.
-func (c *core) setEntries(groups []*group) {
-	entries := make(map[netip.Addr]*entry, len(c.entries))
-	c.sorted = c.sorted[:0]
-	for i, g := range c.state.Groups {
-		if len(groups[i].candidates) == 0 {
-			continue
-		}
-		for _, addr := range g.Addresses {
-			if entries[addr] != nil {
-				continue
-			}
-			e := c.entries[addr]
-			if e == nil {
-				e = &entry{addr: addr}
-			}
-			e.group = groups[i]
-			entries[addr] = e
-			if !slices.Contains(e.group.candidates, e.best.owner) {
-				e.best = e.group.program()
-			}
-			c.raise(e, e.group.program())
-			c.sorted = append(c.sorted, e)
-		}
-	}
-	c.entries = entries
-	slices.SortFunc(c.sorted, func(a, b *entry) int { return a.addr.Compare(b.addr) })
-	for _, p := range c.peers {
-		c.merge(p, p.claims)
-	}
 }
 
 // raise notes a claim if it is greater than what is known. Equal ones are ordered by
@@ -528,101 +308,10 @@ func (c *core) recent(seq uint64) bool {
 	return seq <= c.seq && len(c.past) > 0 && seq >= c.past[0].seq
 }
 
-// answered is that a host answered a question on a link: a fellow's kernel, its
-// speaker, for an address that it owns, or a witness.
-func (c *core) answered(index int, host netip.Addr, mac announce.MAC, now time.Time) {
-	if l := c.links[index]; l != nil && slices.Contains(l.witnesses(), host) {
-		l.answered = now
-		l.hear(now)
-		c.dirty = c.dirty || c.unsettled
-	}
-	for _, a := range c.adjacencies {
-		if a.link != index || a.mac != mac {
-			continue
-		}
-		before := a.liveness(now)
-		switch e := c.entries[host]; {
-		case host == a.to:
-			c.live(a, now)
-			a.answered, a.tries = now, 0
-			if before == Dead {
-				a.hurried = true
-			}
-		case e != nil && e.best.owner == a.peer.id:
-			c.live(a, now)
-			a.served = now
-		default:
-			continue
-		}
-		c.dirty = c.dirty || a.liveness(now) != before
-		c.links[index].hear(now)
-	}
-}
-
-// unasked is that a question could not be sent: nothing follows from its answer's
-// absence.
-func (c *core) unasked(q ask) {
-	for _, a := range c.adjacencies {
-		if a.link == q.link && a.to == q.host {
-			a.tries = max(a.tries-1, 0)
-		}
-	}
-}
-
-// found is what hosts there are on a link, besides those that it was told of.
-func (c *core) found(index int, hosts []netip.Addr) {
-	l := c.links[index]
-	if l == nil {
-		return
-	}
-	l.found = slices.DeleteFunc(hosts, func(host netip.Addr) bool {
-		return slices.Contains(l.Witnesses, host) || c.entries[host] != nil ||
-			slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.to == host })
-	})
-}
-
-// listens are the hosts whose answers are wanted, by link.
-func (c *core) listens() map[int][]netip.Addr {
-	hosts := make(map[int][]netip.Addr)
-	for _, a := range c.adjacencies {
-		hosts[a.link] = append(hosts[a.link], a.to)
-		if a.sample.IsValid() {
-			hosts[a.link] = append(hosts[a.link], a.sample)
-		}
-	}
-	for index, all := range hosts {
-		all = append(all, c.links[index].witnesses()...)
-		slices.SortFunc(all, netip.Addr.Compare)
-		hosts[index] = slices.Compact(all)
-	}
-	return hosts
-}
-
 // acknowledged reports whether all fellows that are up have had the packets up to
 // a number.
 func (c *core) acknowledged(seq uint64, now time.Time) bool {
 	return !slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return a.liveness(now) == Up && a.had < seq })
-}
-
-// refused is that a fellow's kernel says that nobody listens for heartbeats. Whoever
-// can send on the link can say so; all that follows is that the fellow is covered
-// until it is heard again.
-func (c *core) refused(index int, host netip.Addr, now time.Time) {
-	for _, a := range c.adjacencies {
-		if a.link == index && a.to == host {
-			a.refused = now
-		}
-	}
-}
-
-// apiAnswer is that the API server answered a question that was asked at that
-// time.
-func (c *core) apiAnswer(asked, now time.Time) {
-	c.apiAnswered = latest(c.apiAnswered, asked)
-	if l := c.links[c.state.APILink]; l != nil {
-		l.hear(now)
-	}
-	c.dirty = true
 }
 
 // settle decides at once what can be, unless the next turn is so late that what has
@@ -669,37 +358,6 @@ func (c *core) turn(now time.Time) actions {
 	return out
 }
 
-// listen notes on which links nobody is heard, and has fellows told.
-func (c *core) listen(now time.Time) {
-	for index, l := range c.links {
-		deaf := c.isDeaf(index, now)
-		if deaf == l.deaf {
-			continue
-		}
-		l.deaf, c.changed = deaf, true
-		for _, a := range c.adjacencies {
-			a.hurried = a.hurried || a.link == index
-		}
-	}
-}
-
-// isDeaf reports whether everybody on the link was asked and nobody has answered. The
-// fellows that hear of it know that it is only one way that is broken.
-func (c *core) isDeaf(index int, now time.Time) (deaf bool) {
-	if l := c.links[index]; !l.unanswered(now) || now.Sub(l.heard) < deadTime {
-		return false
-	}
-	for _, a := range c.adjacencies {
-		if a.link != index {
-			continue
-		}
-		if deaf = a.liveness(now) == Dead; !deaf {
-			return false
-		}
-	}
-	return deaf
-}
-
 // remember notes which number this process has come to.
 func (c *core) remember(now time.Time) {
 	for len(c.past) > 1 && now.Sub(c.past[1].at) >= recentTime {
@@ -708,91 +366,6 @@ func (c *core) remember(now time.Time) {
 	if len(c.past) == 0 || now.Sub(c.past[len(c.past)-1].at) >= interval {
 		c.past = append(c.past, mark{now, c.seq + 1})
 	}
-}
-
-// probe asks the kernels of fellows that are not heard, and witnesses.
-func (c *core) probe(now time.Time, out *actions) {
-	for _, a := range c.adjacencies {
-		if !a.suspect(now) {
-			a.tries, a.tried = 0, time.Time{}
-			if a.deaf && c.unsettled {
-				c.askOthers(a, now, out)
-			}
-			continue
-		}
-		if now.Before(c.nextTry(a)) {
-			continue
-		}
-		a.tries, a.tried = min(a.tries+1, deadTries+1), now
-		out.asks = append(out.asks, ask{a.link, a.to, a.mac})
-		if a.sample.IsValid() {
-			out.asks = append(out.asks, ask{a.link, a.sample, a.mac})
-		}
-		l := c.links[a.link]
-		if now.Sub(l.scouted) >= scoutPace {
-			l.scouted = now
-			out.scouts = append(out.scouts, a.link)
-		}
-		if now.Sub(a.evidence()) < witnessMargin || l.asked.Equal(now) || a.liveness(now) == Dead && !c.unsettled {
-			continue
-		}
-		c.askWitnesses(a, now, out)
-	}
-	for _, a := range c.adjacencies {
-		l := c.links[a.link]
-		if now.Before(l.nextTry(c.up[a.link])) {
-			continue
-		}
-		l.tries, l.tried = min(l.tries+1, deadTries+1), now
-		if !l.asked.Equal(now) {
-			c.askWitnesses(a, now, out)
-		}
-	}
-}
-
-// askWitnesses asks those against the fellow.
-func (c *core) askWitnesses(than *adjacency, now time.Time, out *actions) {
-	l := c.links[than.link]
-	l.asked = now
-	for _, host := range l.witnesses() {
-		out.asks = append(out.asks, ask{link: than.link, host: host})
-	}
-	if c.apiWitnesses(than) && now.Sub(c.apiAsked) >= apiPace {
-		c.apiAsked, out.api = now, true
-	}
-}
-
-// askOthers asks all but a fellow that hears nobody, lest it is this node that is not
-// heard.
-func (c *core) askOthers(than *adjacency, now time.Time, out *actions) {
-	if now.Sub(c.links[than.link].asked) < tryTime {
-		return
-	}
-	c.askWitnesses(than, now, out)
-	for _, a := range c.adjacencies {
-		if a.link == than.link && a.peer != than.peer {
-			out.asks = append(out.asks, ask{a.link, a.to, a.mac})
-		}
-	}
-}
-
-// nextTry is when to ask the fellow's kernel the next time: soon, if it was asked when
-// nobody on the link was there.
-func (c *core) nextTry(a *adjacency) time.Time {
-	if a.tries >= deadTries && a.tried.Before(c.links[a.link].back) {
-		return a.tried.Add(tryTime)
-	}
-	return a.nextTry()
-}
-
-// sample is an address that the fellow owns, of the family of its own address.
-func (c *core) sample(a *adjacency) netip.Addr {
-	for _, e := range c.sorted {
-		if e.best.owner == a.peer.id && e.addr.Is4() == a.to.Is4() && slices.Contains(e.group.links, a.link) {
-			return e.addr
-		}
-	}
-	return netip.Addr{}
 }
 
 // send composes the packets that are due.

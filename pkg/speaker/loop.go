@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -57,6 +58,7 @@ type desk struct {
 	hears      []string                  // that were reported last
 	nextHops   map[netip.Addr]netip.Addr // that were used, by router
 	stranded   map[session]string        // interfaces, as they were found
+	unfit      map[uint16]bool           // health check ports, when routers were told last
 	conflicts  []announce.Conflict       // that were reported last
 	rollback   <-chan time.Time          // when an older program counts
 
@@ -135,7 +137,11 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 				s.carryOut(ctx, d)
 			}
 		case <-s.fitness.c:
-			s.carryOut(ctx, d)
+			if maps.Equal(s.endpoints.unfit(), d.unfit) {
+				s.carryOutLAN(d) // candidates are to know, and routers are not concerned
+			} else {
+				s.carryOut(ctx, d)
+			}
 		case <-d.hold:
 			// A bad answer, unlike none, shows that there is a kube-proxy.
 			if d.hold = nil; d.booting && s.gate.state() == gateUnknown {
@@ -340,6 +346,7 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 	}
 	s.carryOutLAN(d) // first, for it takes no time
 	known, problems := s.vault.passwords()
+	d.unfit = s.endpoints.unfit()
 	d.nextHops, d.stranded = make(map[netip.Addr]netip.Addr), make(map[session]string)
 	state, peers, err := compile(d.program, surroundings{
 		passwords: known,
@@ -356,7 +363,7 @@ func (s *speaker) carryOut(ctx context.Context, d *desk) {
 		},
 		held:    d.peers,
 		demoted: s.gate.state() == gateUnhealthy,
-		unfit:   s.endpoints.unfit(),
+		unfit:   d.unfit,
 	})
 	if err == nil {
 		err = s.announcer.Set(ctx, state)
