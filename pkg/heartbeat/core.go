@@ -96,6 +96,8 @@ type entry struct {
 	// by.
 	known   time.Time
 	decided id
+	// deaf is that of the Decision.
+	deaf bool
 }
 
 // group is what addresses have in common.

@@ -84,3 +84,38 @@ func TestStoppedWhileDeaf(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnsDeaf: an owner that hears nobody is to be quiet, at once; but who has claimed the
+// address as the last one that lives makes that known first.
+func TestOwnsDeaf(t *testing.T) {
+	quiet := func(w *world, node int) bool { return w.nodes[node].core.decisions(w.now)[virtual].Deaf }
+	w := settled(t, 3)
+	w.api = false
+	w.deafen(0)
+	w.run(failover, nil)
+	if !quiet(w, 0) || quiet(w, 1) {
+		t.Errorf("quiet: a %t, b %t: %v", quiet(w, 0), quiet(w, 1), w)
+	}
+	w.rejoin(0)
+	w.run(2*loudTime, nil)
+	w.wantOwners(t, 1)
+	w.deafen(1) // which has claimed it long ago
+	w.run(failover, nil)
+	if !quiet(w, 1) {
+		t.Errorf("b is not quiet: %v", w)
+	}
+	w = settled(t, 2, func(r *rules) { r.noWitness = true })
+	w.nodes[1].slow = true // the planner's word does not arrive
+	w.powerOff(0)
+	w.run(failover, nil)
+	w.wantOwners(t, 1)
+	w.run(loudTime-time.Second, func(time.Duration) {
+		if quiet(w, 1) {
+			t.Fatalf("b is quiet: %v", w)
+		}
+	})
+	w.run(2*time.Second, nil)
+	if !quiet(w, 1) {
+		t.Errorf("b is not quiet: %v", w)
+	}
+}

@@ -18,21 +18,13 @@ func (c *core) decisions(now time.Time) map[netip.Addr]Decision {
 			d.Owner = c.state.Node
 			d.Claimed = e.best != e.group.program()
 			d.Agreed = c.agreed(e, now)
-			d.Deaf = c.deafFor(e.group)
+			d.Deaf = e.deaf
 		case p != nil:
 			d.Owner = p.name
 		}
 		out[e.addr] = d
 	}
 	return out
-}
-
-// deafFor reports whether nobody is heard on any of the group's links.
-func (c *core) deafFor(g *group) bool {
-	return len(g.links) > 0 && !slices.ContainsFunc(g.links, func(index int) bool {
-		l := c.links[index]
-		return l == nil || !l.deaf
-	})
 }
 
 // agreed reports whether all other candidates have told what they own.

@@ -22,6 +22,9 @@ const (
 	// others do, coverTime the same for one that is to cover, which they cannot see.
 	followTime = 500 * time.Millisecond
 	coverTime  = 15 * time.Second
+	// loudTime is how long who has claimed an address may make that known, though nobody
+	// is heard any more.
+	loudTime = 5 * time.Second
 	// barTime is doubled with each time, up to maxYields, that an address was given up
 	// again to an owner of which there was no sign of life: as long it is not claimed
 	// from such.
@@ -47,6 +50,9 @@ func (c *core) decideAll(now time.Time) {
 		if role != e.role {
 			e.role = role
 			c.changed, c.untold = true, true
+		}
+		if deaf := role == Own && c.ownsDeaf(e, now); deaf != e.deaf {
+			e.deaf, c.changed = deaf, true
 		}
 	}
 	for _, a := range c.adjacencies {
@@ -163,6 +169,22 @@ func (c *core) answeredTo(e *entry, owner *peer, now time.Time) bool {
 		}
 		return now.Sub(at) < witnessTime
 	})
+}
+
+// ownsDeaf reports whether this node, which owns the address, hears nobody on any link
+// that it is announced on, so that it would not hear either that it is replaced.
+func (c *core) ownsDeaf(e *entry, now time.Time) bool {
+	if len(e.group.links) == 0 || slices.ContainsFunc(e.group.links, func(index int) bool {
+		l := c.links[index]
+		return l == nil || !l.deaf
+	}) {
+		return false
+	}
+	if end := e.known.Add(loudTime); e.best != e.group.program() && now.Before(end) {
+		c.await(end)
+		return false
+	}
+	return true
 }
 
 // decideDead is decide for an owner that is not there.

@@ -249,7 +249,7 @@ func (c *core) listen(now time.Time) {
 		if deaf == l.deaf {
 			continue
 		}
-		l.deaf, c.changed = deaf, true
+		l.deaf, c.dirty = deaf, true
 		for _, a := range c.adjacencies {
 			a.hurried = a.hurried || a.link == index
 		}

@@ -108,7 +108,7 @@ type Decision struct {
 	Agreed bool
 	// Deaf means that nobody is heard on the links of an address that the node owns:
 	// another candidate that hears the node may have taken it over without this node's
-	// hearing that.
+	// hearing that. Whoever has claimed it is not yet for some seconds.
 	Deaf bool
 	// Round grows when the address is to be announced anew, because another owner
 	// has given it up.

@@ -121,7 +121,7 @@ func TestDecisionsOnLAN(t *testing.T) {
 		"own, fresh":           {fresh, heartbeat.Decision{Role: heartbeat.Own}, false, layer2.Group{Caution: layer2.Fresh}},
 		"own, doubtful":        {mine, heartbeat.Decision{Role: heartbeat.Own}, true, layer2.Group{Caution: layer2.Doubtful}},
 		"own, deaf":            {mine, heartbeat.Decision{Role: heartbeat.Own, Deaf: true}, false, layer2.Group{Quiet: true}},
-		"claimed, deaf":        {others, heartbeat.Decision{Role: heartbeat.Own, Deaf: true, Claimed: true}, false, layer2.Group{}},
+		"claimed, deaf":        {others, heartbeat.Decision{Role: heartbeat.Own, Deaf: true, Claimed: true}, false, layer2.Group{Quiet: true}},
 		"own, agreed":          {mine, heartbeat.Decision{Role: heartbeat.Own, Agreed: true}, true, layer2.Group{}},
 		"fresh, agreed":        {fresh, heartbeat.Decision{Role: heartbeat.Own, Agreed: true}, true, layer2.Group{Caution: layer2.Doubtful}},
 		"claimed":              {others, heartbeat.Decision{Role: heartbeat.Own, Claimed: true}, false, layer2.Group{}},

@@ -119,7 +119,7 @@ func (s *standing) part(g *announce.Group, addr netip.Addr) part {
 	}
 	switch c := s.caution(g, addr, d); d.Role {
 	case heartbeat.Own:
-		return part{role: layer2.Own, caution: c, round: d.Round, quiet: d.Deaf && !d.Claimed}
+		return part{role: layer2.Own, caution: c, round: d.Round, quiet: d.Deaf}
 	case heartbeat.Cover:
 		return part{role: layer2.Cover, owner: d.Owner}
 	case heartbeat.Undecided:
