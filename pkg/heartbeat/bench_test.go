@@ -223,6 +223,6 @@ func dying(b *testing.B, s State, moment time.Time) (*core, time.Time) {
 		if c.turn(now); c.takeovers > 0 {
 			return c, now
 		}
-		c.answered(1, s.Links[0].Witnesses[0], announce.MAC{2, 9}, now)
+		c.answered(1, s.Links[0].Witnesses[0], announce.MAC{2, 9}, true, now)
 	}
 }

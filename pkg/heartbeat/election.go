@@ -158,7 +158,7 @@ func (c *core) answeredTo(e *entry, owner *peer, now time.Time) bool {
 		if !slices.Contains(e.group.links, a.link) {
 			return false
 		}
-		at := c.links[a.link].answered
+		at := c.links[a.link].replied
 		if c.state.APILink == a.link {
 			at = latest(at, c.apiAnswered)
 		}

@@ -110,9 +110,10 @@ type refusal struct {
 }
 
 type answer struct {
-	link int
-	host netip.Addr
-	mac  announce.MAC
+	link  int
+	host  netip.Addr
+	mac   announce.MAC
+	reply bool
 }
 
 // New returns an Exchange that knows no fellows. It does nothing until Run.
@@ -157,10 +158,11 @@ func (x *Exchange) Set(s State) {
 	x.reset = true
 }
 
-// Answered is that a host answered a question. It does not block.
-func (x *Exchange) Answered(link int, host netip.Addr, mac announce.MAC) {
+// Answered is that there is a sign of life of a host: the reply to a question of this node,
+// or a packet that is none. It does not block.
+func (x *Exchange) Answered(link int, host netip.Addr, mac announce.MAC, reply bool) {
 	select {
-	case x.answers <- answer{link, host, mac}:
+	case x.answers <- answer{link, host, mac, reply}:
 		x.poke()
 	default: // the next one does it
 	}

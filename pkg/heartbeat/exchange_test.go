@@ -372,7 +372,7 @@ func TestConcurrency(t *testing.T) {
 				func() { s := rotated; s.Node = nodeName(i); s.Links = h.state.Links; h.x.Set(s) },
 				func() { h.x.Decisions() }, func() { h.x.Adjacencies() },
 				func() { h.x.Counters() }, func() { h.x.Problems() },
-				func() { h.x.Answered(lanLink, nodeAddr(1-min(i, 1)), nodeMAC(1-min(i, 1))) },
+				func() { h.x.Answered(lanLink, nodeAddr(1-min(i, 1)), nodeMAC(1-min(i, 1)), true) },
 				func() { _ = h.port().Close() },
 			} {
 				callers.Go(func() {
@@ -403,7 +403,7 @@ func TestSuspended(t *testing.T) {
 		for end := now.Add(d); now.Before(end); {
 			now = now.Add(10 * time.Millisecond)
 			c.turn(now)
-			c.answered(lanLink, bystander, announce.MAC{2, 9}, now)
+			c.answered(lanLink, bystander, announce.MAC{2, 9}, true, now)
 		}
 	}
 	c.receive(lanLink, &packet{from: idOf("cluster", "a"), to: c.self, link: segmentOf(netip.PrefixFrom(nodeAddr(0), 24)), life: 1, seq: 1, echoLife: 1}, 0, now)
@@ -412,7 +412,7 @@ func TestSuspended(t *testing.T) {
 		t.Fatalf("the role is %v", role)
 	}
 	now = now.Add(5 * time.Second)
-	c.answered(lanLink, bystander, announce.MAC{2, 9}, now)
+	c.answered(lanLink, bystander, announce.MAC{2, 9}, true, now)
 	c.set(l.state(1, 2), now)
 	c.settle(now)
 	if role := c.entries[virtual].role; role == Own {

@@ -248,7 +248,7 @@ func (n *labNode) kill() {
 func (n *labNode) Listen(map[int][]netip.Addr) {}
 func (n *labNode) Ask(link int, host netip.Addr, mac announce.MAC) error {
 	if host != virtual { // a kernel answers, and no speaker
-		n.x.Answered(link, host, mac)
+		n.x.Answered(link, host, mac, true)
 	}
 	return nil
 }

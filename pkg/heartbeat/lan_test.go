@@ -193,7 +193,7 @@ func (h *host) Ask(link int, to netip.Addr, mac announce.MAC) error {
 	x := h.x
 	time.AfterFunc(lanDelay, func() {
 		if mac, ok := h.lan.resolve(h, to, mac); ok {
-			x.Answered(link, to, mac)
+			x.Answered(link, to, mac, true)
 		}
 	})
 	return nil

@@ -90,7 +90,7 @@ func (x *Exchange) hear() {
 	}
 	for range len(x.answers) {
 		a := <-x.answers
-		x.core.answered(a.link, a.host, a.mac, time.Now())
+		x.core.answered(a.link, a.host, a.mac, a.reply, time.Now())
 	}
 }
 

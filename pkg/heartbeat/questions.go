@@ -20,7 +20,8 @@ const (
 // link is one of the node's own.
 type link struct {
 	Link
-	answered time.Time // when a witness answered
+	answered time.Time // when there was a sign of life of a witness
+	replied  time.Time // when one answered a question of this node
 	asked    time.Time // when they were asked last
 	scouted  time.Time // when others were looked for
 	// heard is the last sign of life of anybody on the link, back when such came again
@@ -161,16 +162,25 @@ func (c *core) unasked(q ask) {
 	}
 }
 
-// answered is that a host answered a question on a link: a fellow's kernel, its
-// speaker, for an address that it owns, or a witness.
-func (c *core) answered(index int, host netip.Addr, mac announce.MAC, now time.Time) {
+// answered is that there is a sign of life of a host on a link: of a fellow's kernel, of
+// its speaker, by an address that it owns, or of a witness. Of a fellow only a reply to a
+// question of this node counts, for that shows that it hears; but all that comes in shows
+// that this node does.
+func (c *core) answered(index int, host netip.Addr, mac announce.MAC, reply bool, now time.Time) {
 	if l := c.links[index]; l != nil && slices.Contains(l.witnesses(), host) {
 		l.answered = now
+		if reply {
+			l.replied = now
+		}
 		l.hear(now)
 		c.dirty = c.dirty || c.unsettled
 	}
 	for _, a := range c.adjacencies {
 		if a.link != index || a.mac != mac {
+			continue
+		}
+		if !reply {
+			c.links[index].hear(now)
 			continue
 		}
 		before := a.liveness(now)

@@ -88,10 +88,12 @@ type frame struct {
 	link int
 	kind frameKind
 	// host is the address that it is about, mac who has it.
-	host   netip.Addr
-	mac    announce.MAC
-	packet *packet
-	asked  time.Time
+	host netip.Addr
+	mac  announce.MAC
+	// unasked: it is a sign of life, and no reply.
+	unasked bool
+	packet  *packet
+	asked   time.Time
 }
 
 type frameKind int
@@ -410,7 +412,7 @@ func (w *world) hand(m *machine, f *frame) {
 	case heartbeat:
 		m.core.receive(f.link, f.packet, 0, w.now)
 	case answerOf:
-		m.core.answered(f.link, f.host, f.mac, w.now)
+		m.core.answered(f.link, f.host, f.mac, !f.unasked, w.now)
 	case refusalOf:
 		m.core.refused(f.link, f.host, w.now)
 	case answerOfAPI:
@@ -513,6 +515,14 @@ func (w *world) ask(m *machine, q ask) {
 		return
 	}
 	host := w.hostAt(q.link, q.host)
+	if q.mac == (announce.MAC{}) { // to all
+		for i := range w.nodes {
+			if i != m.index && w.nodes[i].core != nil && !w.nodes[i].bare && w.passes(q.link, m.index, i) {
+				at := m.host.on(q.link, m.index)
+				w.send(frame{to: i, link: q.link, kind: answerOf, host: at.addr, mac: at.mac, unasked: true}, w.rules.grid)
+			}
+		}
+	}
 	if host == w.client() {
 		if w.meets(m.index, host) {
 			after := time.Duration(0)

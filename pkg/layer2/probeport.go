@@ -72,6 +72,12 @@ func (t *probeTarget) heard(m *wire.Message) (host netip.Addr, mac announce.MAC,
 	return m.Sender, m.Source, t.hosts[m.Sender]
 }
 
+// replied reports whether the message answers a question of this node: it is to nobody
+// else.
+func (t *probeTarget) replied(m *wire.Message) bool {
+	return m.Destination == t.mac && (m.Kind == wire.ARPReply || m.Kind == wire.Advertisement && m.Solicited)
+}
+
 // probePort is a socket of a Prober, with the goroutine that reads it and opens it
 // again when it dies.
 type probePort struct {
@@ -130,9 +136,10 @@ func (p *probePort) read() (opened bool, err error) {
 		}
 		p.mu.Lock()
 		host, mac, ok := p.target.heard(&m)
+		reply := p.target.replied(&m)
 		p.mu.Unlock()
 		if ok {
-			p.prober.answered(ProbeAnswer{Interface: p.index, Host: host, MAC: mac})
+			p.prober.answered(ProbeAnswer{Interface: p.index, Host: host, MAC: mac, Reply: reply})
 		}
 	}
 }

@@ -28,6 +28,9 @@ type ProbeAnswer struct {
 	// MAC is the address at which the host says that it is found. Where it is not
 	// what one knows, another host has the address.
 	MAC announce.MAC
+	// Reply means that it is the answer to a question of this node, so that the host has
+	// heard that. It may still be an earlier question's.
+	Reply bool
 }
 
 // Prober asks hosts whether they are there: their kernels, for these answer ARP and

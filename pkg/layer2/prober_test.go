@@ -147,6 +147,9 @@ func TestProbeAnswers(t *testing.T) {
 		sign := func(addr netip.Addr, mac announce.MAC) []ProbeAnswer {
 			return []ProbeAnswer{{Interface: 2, Host: addr, MAC: mac}}
 		}
+		reply := func(addr netip.Addr, mac announce.MAC) []ProbeAnswer {
+			return []ProbeAnswer{{Interface: 2, Host: addr, MAC: mac, Reply: true}}
+		}
 		from := func(mac announce.MAC, frame []byte) []byte { wire.SetSource(frame, mac); return frame }
 		broken := wire.NDPAnnouncement(fellowMAC, peer6)
 		broken[56] ^= 1
@@ -155,17 +158,20 @@ func TestProbeAnswers(t *testing.T) {
 			frame []byte
 			want  []ProbeAnswer
 		}{
-			{"ARP reply", wire.ARPAnswer(fellowMAC, peer4, nodeMAC, self), sign(peer4, fellowMAC)},
+			{"ARP reply", wire.ARPAnswer(fellowMAC, peer4, nodeMAC, self), reply(peer4, fellowMAC)},
 			{"ARP request", wire.ARPQuestion(fellowMAC, peer4, client, announce.MAC{}), sign(peer4, fellowMAC)},
+			{"ARP reply to another", wire.ARPAnswer(fellowMAC, peer4, thiefMAC, client), sign(peer4, fellowMAC)},
+			{"gratuitous ARP reply", wire.ARPGratuitousReply(fellowMAC, peer4), sign(peer4, fellowMAC)},
+			{"NDP announcement", wire.NDPAnnouncement(fellowMAC, peer6), sign(peer6, fellowMAC)},
 			{"ARP announcement", wire.ARPAnnouncement(fellowMAC, peer4), sign(peer4, fellowMAC)},
-			{"another MAC", wire.ARPAnswer(thiefMAC, peer4, nodeMAC, self), sign(peer4, thiefMAC)},
-			{"reply in another's name", from(thiefMAC, wire.ARPAnswer(fellowMAC, peer4, nodeMAC, self)), sign(peer4, fellowMAC)},
+			{"another MAC", wire.ARPAnswer(thiefMAC, peer4, nodeMAC, self), reply(peer4, thiefMAC)},
+			{"reply in another's name", from(thiefMAC, wire.ARPAnswer(fellowMAC, peer4, nodeMAC, self)), reply(peer4, fellowMAC)},
 			{"another host's reply", wire.ARPAnswer(fellowMAC, client, nodeMAC, self), nil},
 			{"another host's request", wire.ARPQuestion(thiefMAC, client, peer4, announce.MAC{}), nil},
 			{"a probe for it", wire.ARPProbe(thiefMAC, peer4), nil},
 			{"looped back", wire.ARPAnswer(nodeMAC, peer4, nodeMAC, self), nil},
 			{"with the own MAC", from(thiefMAC, wire.ARPAnswer(nodeMAC, peer4, nodeMAC, self)), nil},
-			{"advertisement", wire.NDPAnswer(fellowMAC, peer6, &wire.Message{Sender: client6, SenderMAC: nodeMAC}), sign(peer6, fellowMAC)},
+			{"advertisement", wire.NDPAnswer(fellowMAC, peer6, &wire.Message{Sender: client6, SenderMAC: nodeMAC}), reply(peer6, fellowMAC)},
 			{"solicitation", wire.NDPQuestion(fellowMAC, peer6, client6, announce.MAC{}), sign(peer6, fellowMAC)},
 			{"advertisement of another address", advertisementBy(fellowMAC, peer6, client6), sign(peer6, fellowMAC)},
 			{"another host's advertisement", wire.NDPAnnouncement(fellowMAC, client6), nil},

@@ -111,7 +111,7 @@ func Run(ctx context.Context, config Config) error {
 		API:       api.alive,
 		Neighbors: neighbors,
 	})
-	hosts.prober = layer2.NewProber(func(a layer2.ProbeAnswer) { fellows.Answered(a.Interface, a.Host, a.MAC) })
+	hosts.prober = layer2.NewProber(func(a layer2.ProbeAnswer) { fellows.Answered(a.Interface, a.Host, a.MAC, a.Reply) })
 	s.fellows, s.setLinks = fellows, hosts.setLinks
 	s.grace, s.cover = config.RestartGrace, config.CoverRestarts
 	s.apiHost = api.host
