@@ -337,6 +337,9 @@ func (c *core) turn(now time.Time) actions {
 			a.last, c.dirty, c.untold = l, true, true
 		}
 	}
+	if !now.Before(c.embargo) {
+		c.listen(now)
+	}
 	if !c.awaited.IsZero() && !now.Before(c.awaited) {
 		c.dirty = true
 	}
@@ -347,9 +350,6 @@ func (c *core) turn(now time.Time) actions {
 	if c.untold {
 		c.untold = false
 		c.tabulate()
-	}
-	if !now.Before(c.embargo) {
-		c.listen(now)
 	}
 	var out actions
 	c.probe(now, &out)

@@ -92,7 +92,11 @@ func TestOwnsDeaf(t *testing.T) {
 	w := settled(t, 3)
 	w.api = false
 	w.deafen(0)
-	w.run(failover, nil)
+	w.run(failover, func(time.Duration) {
+		if w.nodes[0].core.links[1].deaf != quiet(w, 0) {
+			t.Errorf("a says that it hears nobody: %t; quiet: %t", !quiet(w, 0), quiet(w, 0))
+		}
+	})
 	if !quiet(w, 0) || quiet(w, 1) {
 		t.Errorf("quiet: a %t, b %t: %v", quiet(w, 0), quiet(w, 1), w)
 	}
