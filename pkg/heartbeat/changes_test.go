@@ -212,6 +212,34 @@ func TestRefusalsReplaceNobody(t *testing.T) {
 	}
 }
 
+// TestStartingIsCovered: others cover for a speaker that has begun until it says that it
+// answers.
+func TestStartingIsCovered(t *testing.T) {
+	w := settled(t, 3)
+	w.api = false
+	w.kill(0)
+	w.run(time.Second, nil)
+	w.start(0)
+	starting := func(is bool) {
+		s := w.nodes[0].core.state
+		s.Starting = is
+		w.nodes[0].core.set(s, w.now)
+		w.nodes[0].next = w.now
+	}
+	starting(true)
+	w.run(2*time.Second, func(time.Duration) {
+		if w.role(1) != Cover {
+			t.Fatalf("nobody covers: %v", w)
+		}
+	})
+	w.wantOwners(t, 0)
+	starting(false)
+	w.run(200*time.Millisecond, nil)
+	if w.role(1) != Standby || w.takeovers() > 0 {
+		t.Errorf("%d takeovers: %v", w.takeovers(), w)
+	}
+}
+
 // TestCoverLasts: who covers does so until it owns the address, or is not needed.
 func TestCoverLasts(t *testing.T) {
 	for phase := range 10 {

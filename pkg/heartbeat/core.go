@@ -424,7 +424,7 @@ func (c *core) flags(link int, now time.Time) (flags uint8) {
 	if c.links[link].deaf && !now.Before(c.embargo) { // else something may have come in
 		flags |= flagDeaf
 	}
-	if slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return c.early(a, now) }) {
+	if c.state.Starting || slices.ContainsFunc(c.adjacencies, func(a *adjacency) bool { return c.early(a, now) }) {
 		flags |= flagStarting
 	}
 	if c.state.Restarting {

@@ -35,7 +35,7 @@ const (
 
 // Flags of a packet.
 const (
-	flagStarting   = 1 << iota // the sender has not decided yet what it owns
+	flagStarting   = 1 << iota // the sender has not decided yet what it owns, or does not answer yet
 	flagRestarting             // it is about to stop, and to come back
 	flagReleasing              // it is to own nothing: others are to claim
 	flagDeaf                   // nobody on the link answers it

@@ -24,6 +24,9 @@ type State struct {
 	// Releasing: the node is not to own addresses any more. It keeps each of them
 	// until another candidate has claimed it.
 	Releasing bool
+	// Starting: this node does not answer for all that it owns yet. Who covers for it goes
+	// on.
+	Starting bool
 	// Restarting: the process is about to end, and another one to begin.
 	Restarting bool
 	// Grace is how long a fellow's speaker may be away while its kernel answers.

@@ -335,3 +335,41 @@ func TestNodeThatDoesNotForwardReleases(t *testing.T) {
 		}
 	})
 }
+
+// TestRestartedHesitates: as long as a speaker that has begun asks the LAN about addresses
+// that it owns, others are to cover; but not for ever.
+func TestRestartedHesitates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		group := shared(0, []string{"here", "there"}, "192.0.2.10")
+		group.Layer2.Probe = true
+		old := lanProgram(5, group)
+		starts := func(what string, h *harness, want bool) {
+			t.Helper()
+			synctest.Wait()
+			if got := h.council.shown().Starting; got != want {
+				t.Errorf("%s: starting %t, want %t", what, got, want)
+			}
+		}
+		h := newHarnessAfter(t, memory{program: old, nodeUID: "u"}, nil)
+		synctest.Wait()
+		h.decide(h.council, "192.0.2.10", heartbeat.Decision{Role: heartbeat.Own, Owner: "here", Agreed: true})
+		h.onLAN(t, "before the API server answers", "192.0.2.10 doubtful")
+		starts("before the API server answers", h, true)
+		h.show("u", encode(t, old))
+		h.onLAN(t, "confirmed", "192.0.2.10 certain")
+		starts("confirmed", h, false)
+
+		h = newHarnessAfter(t, memory{program: old, nodeUID: "u"}, nil)
+		synctest.Wait()
+		h.decide(h.council, "192.0.2.10", heartbeat.Decision{Role: heartbeat.Own, Owner: "here", Agreed: true})
+		h.nodes.put(node{offline: true})
+		starts("while the API server is away", h, true)
+		time.Sleep(hesitationTime)
+		starts("after a while", h, false)
+
+		h = newHarness(t)
+		h.see(encode(t, old))
+		h.onLAN(t, "new", "192.0.2.10 fresh")
+		starts("a new address", h, false)
+	})
+}

@@ -146,6 +146,11 @@ func (s *standing) caution(g *announce.Group, addr netip.Addr, d heartbeat.Decis
 	return layer2.Certain
 }
 
+// asks reports whether the node asks for addresses of its own before it answers for them.
+func asks(state *layer2.State) bool {
+	return slices.ContainsFunc(state.Groups, func(g layer2.Group) bool { return g.Role == layer2.Own && g.Caution != layer2.Certain })
+}
+
 // takesOver reports whether next makes the node answer for addresses that
 // another node answered for: that one waits for the report.
 func takesOver(next, previous *announce.Program, node string) bool {

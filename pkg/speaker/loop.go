@@ -26,6 +26,10 @@ const withdrawTimeout = 5 * time.Second
 // its addresses. The planner takes a second at most.
 const handoverTimeout = 2 * time.Second
 
+// hesitationTime bounds how long other candidates cover for a speaker that has begun and
+// asks the LAN first.
+const hesitationTime = 500 * time.Millisecond
+
 // origin is where the program comes from that is carried out.
 type origin int
 
@@ -53,6 +57,11 @@ type desk struct {
 	ways       ways
 	keys       heartbeatKeys
 	agenda     heartbeat.State // that the candidates were asked about last
+	// hesitant: the LAN, or the API server, is being asked about addresses that were this
+	// node's before it was restarted; hesitation is when that is no reason any more for
+	// others to cover.
+	hesitant   bool
+	hesitation <-chan time.Time
 	accord     accord
 	takeovers  []announce.Takeover
 	hears      []string                  // that were reported last
@@ -91,6 +100,7 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 	}
 	if before.program != nil {
 		d.fallback = time.After(apiPatience)
+		d.hesitant, d.hesitation = true, time.After(hesitationTime)
 		s.askLAN(d)
 	}
 	for ctx.Err() == nil {
@@ -104,6 +114,9 @@ func (s *speaker) loop(ctx context.Context, interfaces inventory, before memory)
 			s.takeNode(ctx, d, n)
 		case <-d.fallback:
 			s.fallBack(ctx, d)
+		case <-d.hesitation:
+			d.hesitation = nil
+			s.carryOutLAN(d)
 		case <-d.rollback:
 			s.takeProgram(ctx, d, true)
 		case <-s.secrets.c:
@@ -307,6 +320,7 @@ func (s *speaker) setLAN(d *desk, p *announce.Program, doubtful bool) {
 	agenda := compileFellows(p, s.nodeName, d.interfaces, d.ways, s.endpoints.unfit(), s.endpoints.unsure())
 	agenda.Keys = d.keys.HeartbeatKeys
 	agenda.Grace, agenda.NoCover = s.grace, !s.cover
+	agenda.Starting = d.hesitant
 	agenda.Releasing = d.leaving || s.gate.state() == gateUnhealthy
 	if s.apiHost.IsValid() {
 		agenda.APILink = s.linkTo(s.apiHost)
@@ -321,6 +335,10 @@ func (s *speaker) setLAN(d *desk, p *announce.Program, doubtful bool) {
 	}, d.interfaces, d.ways)
 	if d.onLAN = err; err == nil {
 		s.lan.Set(state)
+	}
+	if d.hesitant = d.hesitation != nil && asks(&state); d.hesitant != d.agenda.Starting {
+		d.agenda.Starting = d.hesitant
+		s.fellows.Set(d.agenda)
 	}
 	if taken := d.accord.takeovers(); !slices.EqualFunc(taken, d.takeovers, equalTakeovers) {
 		d.takeovers = taken

@@ -148,6 +148,7 @@ type harness struct {
 	wall    *wall
 	shown   node
 	secrets sync.Map // name -> data
+	council *council
 	stop    context.CancelFunc
 	ended   chan struct{}
 }
@@ -163,6 +164,8 @@ func newHarnessAfter(t *testing.T, before memory, g *gate) *harness {
 	h := &harness{speaker: newSpeaker("v0", "here"), board: &board{}, wall: &wall{}, ended: make(chan struct{})}
 	h.announcer = h.board
 	h.lan = h.wall
+	h.council = &council{}
+	h.fellows = h.council
 	h.gate = newGate("", func() {})
 	h.gateways = func() []netip.Addr { return nil }
 	h.reach = func(targets []netip.Addr) []announce.Reach {
