@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -26,6 +27,24 @@ func TestAlone(t *testing.T) {
 				t.Errorf("%d nodes, one of %d frames lost: heard nobody for %v", n, loss, deaf)
 			}
 		}
+	}
+}
+
+// TestAloneAsksFew: a node whose fellows are dead for days does not ask all that it knows
+// all the time.
+func TestAloneAsksFew(t *testing.T) {
+	w := settled(t, 2)
+	w.api = false
+	w.powerOff(1)
+	c := w.nodes[0].core
+	s := c.state
+	s.Links[0].Witnesses = append(slices.Clone(s.Links[0].Witnesses), nodeAddr(20), nodeAddr(21), nodeAddr(22), nodeAddr(23), nodeAddr(24))
+	c.set(s, w.now)
+	w.run(2*time.Second, nil)
+	before := w.asked
+	w.run(10*time.Second, nil)
+	if n := w.asked - before; n > 100 || c.links[1].deaf { // of one witness, and of the fellow's kernel
+		t.Errorf("%d questions in 10 s; hears nobody: %t", n, c.links[1].deaf)
 	}
 }
 

@@ -22,6 +22,7 @@ type link struct {
 	Link
 	answered time.Time // when there was a sign of life of a witness
 	replied  time.Time // when one answered a question of this node
+	replier  netip.Addr
 	asked    time.Time // when they were asked last
 	scouted  time.Time // when others were looked for
 	// heard is the last sign of life of anybody on the link, back when such came again
@@ -93,7 +94,7 @@ func (c *core) probe(now time.Time, out *actions) {
 		if now.Sub(a.evidence()) < witnessMargin || l.asked.Equal(now) || a.liveness(now) == Dead && !c.unsettled {
 			continue
 		}
-		c.askWitnesses(a, now, out)
+		c.askWitnesses(a, l.witnesses(), now, out)
 	}
 	for _, a := range c.adjacencies {
 		l := c.links[a.link]
@@ -101,17 +102,20 @@ func (c *core) probe(now time.Time, out *actions) {
 			continue
 		}
 		l.tries, l.tried = min(l.tries+1, deadTries+1), now
+		hosts := l.witnesses()
+		if l.tries == 1 && slices.Contains(hosts, l.replier) {
+			hosts = []netip.Addr{l.replier} // this goes on for as long as the fellows are dead
+		}
 		if !l.asked.Equal(now) {
-			c.askWitnesses(a, now, out)
+			c.askWitnesses(a, hosts, now, out)
 		}
 	}
 }
 
-// askWitnesses asks those against the fellow.
-func (c *core) askWitnesses(than *adjacency, now time.Time, out *actions) {
-	l := c.links[than.link]
-	l.asked = now
-	for _, host := range l.witnesses() {
+// askWitnesses asks those hosts, and the API server if that is one, against the fellow.
+func (c *core) askWitnesses(than *adjacency, hosts []netip.Addr, now time.Time, out *actions) {
+	c.links[than.link].asked = now
+	for _, host := range hosts {
 		out.asks = append(out.asks, ask{link: than.link, host: host})
 	}
 	if c.apiWitnesses(than) && now.Sub(c.apiAsked) >= apiPace {
@@ -122,10 +126,11 @@ func (c *core) askWitnesses(than *adjacency, now time.Time, out *actions) {
 // askOthers asks all but a fellow that hears nobody, lest it is this node that is not
 // heard.
 func (c *core) askOthers(than *adjacency, now time.Time, out *actions) {
-	if now.Sub(c.links[than.link].asked) < tryTime {
+	l := c.links[than.link]
+	if now.Sub(l.asked) < tryTime {
 		return
 	}
-	c.askWitnesses(than, now, out)
+	c.askWitnesses(than, l.witnesses(), now, out)
 	for _, a := range c.adjacencies {
 		if a.link == than.link && a.peer != than.peer {
 			out.asks = append(out.asks, ask{a.link, a.to, a.mac})
@@ -170,7 +175,7 @@ func (c *core) answered(index int, host netip.Addr, mac announce.MAC, reply bool
 	if l := c.links[index]; l != nil && slices.Contains(l.witnesses(), host) {
 		l.answered = now
 		if reply {
-			l.replied = now
+			l.replied, l.replier = now, host
 		}
 		l.hear(now)
 		c.dirty = c.dirty || c.unsettled

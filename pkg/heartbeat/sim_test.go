@@ -29,6 +29,7 @@ type world struct {
 	stirred bool // the planner may have something to do
 	lives   uint64
 	sent    int // frames so far
+	asked   int // questions so far
 
 	rules *rules
 	trace []string
@@ -511,6 +512,7 @@ func (w *world) hostAt(link int, addr netip.Addr) int {
 // ask is a question on the LAN. The client's answer is there before those of the
 // nodes.
 func (w *world) ask(m *machine, q ask) {
+	w.asked++
 	if m.bare {
 		return
 	}

@@ -78,6 +78,7 @@ func (e *endpoints) want(ports []uint16, own []netip.Addr) {
 func (e *endpoints) unfit() map[uint16]bool {
 	return e.those(func(p healthPort) bool { return p.unfit })
 }
+
 func (e *endpoints) unsure() map[uint16]bool {
 	return e.those(func(p healthPort) bool { return !p.fit })
 }
